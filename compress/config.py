@@ -1,0 +1,239 @@
+"""params.yaml as pydantic models: one class a section, unknown keys refused, defaults that work."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from compress.errors import InputError
+
+Positive = Annotated[int, Field(gt=0)]
+Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
+NoiseFunction = Literal["none", "zero", "mean", "codebook", "int8", "int4"]
+Seeding = Literal["random", "kmeans++", "partition", "partition-even"]
+Empties = Literal["perturb", "partition"]
+
+
+class Section(BaseModel):
+    """A section of params.yaml. Unknown keys are an error, values are never changed after."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(Section):
+    """The network: a hub id, a local folder, or `package:module/path` inside a Python package."""
+
+    source: str
+    revision: str | None = None
+
+
+class TextConfig(Section):
+    """Rows of text: a hub data set (`glue/sst2`), a parquet/csv file, a folder of parquet files,
+    or `package:module/path`."""
+
+    source: str
+    text: Annotated[list[str], Field(min_length=1, max_length=2)] = ["text"]
+    where: dict[str, str | int] = {}
+    train: str = "train"
+    max_rows: Positive | None = None
+    max_length: Annotated[int, Field(ge=8)] = 128
+
+
+class DataConfig(TextConfig):
+    """The task. Held-out rows come from the split `validation` or, where the source has one split
+    only, from the `holdout` rows of smallest SHA-256 of their text (fixed, whatever the order)."""
+
+    label: str = "label"
+    validation: str | None = None
+    holdout: Positive | None = None
+    max_validation_rows: Positive | None = None
+    metric: Literal["accuracy", "f1", "matthews_correlation"] = "accuracy"
+
+    @model_validator(mode="after")
+    def _one_held_out(self) -> "DataConfig":
+        if (self.validation is None) == (self.holdout is None):
+            raise ValueError("give either `validation` (a split) or `holdout` (a number of rows)")
+        return self
+
+
+class TrainingConfig(Section):
+    """Optimizer settings, in the terms of Hugging Face's TrainingArguments."""
+
+    epochs: Annotated[float, Field(gt=0)] = 2.0
+    max_steps: Positive | None = None
+    batch_size: Positive = 32
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-5
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    warmup_fraction: Rate = 0.06
+    checkpoint_steps: Positive = 50
+    bf16: bool = False
+
+
+class PretrainConfig(TrainingConfig):
+    """Continued masked-LM training with Quant-Noise; 0 steps are `enabled: false`."""
+
+    enabled: bool = True
+    data: TextConfig
+    mlm_probability: Annotated[float, Field(gt=0, lt=1)] = 0.15
+
+
+class NoiseConfig(Section):
+    """Quant-Noise (Fan et al. 2020): the share of blocks that is noised in each forward pass."""
+
+    function: NoiseFunction = "codebook"
+    rate: Rate = 0.1
+    refresh_steps: Positive = 50
+    layerdrop: Rate = 0.0
+    layerdrop_pattern: str = "**.layer.*"
+
+
+class CodebookConfig(Section):
+    """How one weight is clustered: `block_size` weights share a code of log2(codebook_size) bits."""
+
+    method: Literal["product"] = "product"
+    block_size: Positive = 8
+    codebook_size: Annotated[int, Field(ge=2, le=65536)] = 256
+    row_scale: bool = False
+    iterations: Positive = 15
+    seeding: Seeding = "partition"
+    empties: Empties = "partition"
+
+
+class GroupConfig(Section):
+    """Layers that are quantized together; what it leaves out comes from `quantize` itself.
+
+    In a pattern `*` stands for one part of a dotted name and `**` for any number of parts.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
+    layers: Annotated[list[str], Field(min_length=1)]
+    method: Literal["product"] | None = None
+    block_size: Positive | None = None
+    codebook_size: Annotated[int, Field(ge=2, le=65536)] | None = None
+    row_scale: bool | None = None
+    iterations: Positive | None = None
+    seeding: Seeding | None = None
+    empties: Empties | None = None
+
+
+class RecoveryConfig(TrainingConfig):
+    """Finetuning of centroids and rest after each group, distilled from the uncompressed teacher."""
+
+    centroid_learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+    logits_weight: Annotated[float, Field(ge=0)] = 1.0
+    hidden_weight: Annotated[float, Field(ge=0)] = 1.0
+    label_weight: Annotated[float, Field(ge=0)] = 0.0
+
+
+class QuantizeConfig(CodebookConfig):
+    """Group by group: cluster the layers, then finetune the centroids and the rest."""
+
+    groups: Annotated[list[GroupConfig], Field(min_length=1)]
+    finetune: RecoveryConfig = RecoveryConfig()
+    rest: Literal["float16", "float32"] = "float16"
+    workers: Positive = 2
+
+    def settings(self, group: GroupConfig) -> CodebookConfig:
+        """The codebook settings of `group`: its own, else those of the section."""
+        fields = CodebookConfig.model_fields
+        own = {f: getattr(group, f) for f in fields if getattr(group, f) is not None}
+        return CodebookConfig(**({f: getattr(self, f) for f in fields} | own))
+
+
+class GateConfig(Section):
+    """What a compressed model must reach to become champion: points of score, times smaller."""
+
+    max_drop: float = 3.0
+    min_ratio: float = 18.0
+
+
+class TrackingConfig(Section):
+    """MLflow: `uri: null` is the embedded SQLite store in .shrinkflow/mlflow."""
+
+    uri: str | None = None
+    experiment: str = "shrinkflow"
+    model_name: str = "shrinkflow-model"
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    model: ModelConfig
+    data: DataConfig
+    pretrain: PretrainConfig
+    finetune: TrainingConfig = TrainingConfig()
+    noise: NoiseConfig = NoiseConfig()
+    quantize: QuantizeConfig
+    gate: GateConfig = GateConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    seed: int = 0
+
+
+def load_params(path: Path | str, overrides: Sequence[str] = ()) -> Params:
+    """Reads a params file and applies `section.key=value` overrides (values are YAML).
+
+    Raises InputError that lists every key that is unknown or does not fit, with its place.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); give a file with --params") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{path}: expected sections (model:, data:, ...), found {type(raw).__name__}")
+    for override in overrides:
+        apply_override(raw, override)
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        raise InputError(f"{path}: {describe(error)}") from None
+
+
+def apply_override(raw: dict[str, Any], override: str) -> None:
+    """Sets `a.b=value` in the nested mapping `raw`; the keys are checked when it is validated."""
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"-S {override}: expected section.key=value")
+    *parents, last = key.strip().split(".")
+    node: Any = raw
+    for parent in parents:
+        node = _child(node, parent, override)
+    value = yaml.safe_load(text)
+    if isinstance(node, list):
+        node[_index(node, last, override)] = value
+    else:
+        node[last] = value
+
+
+def _child(node: Any, key: str, override: str) -> Any:
+    if isinstance(node, list):
+        return node[_index(node, key, override)]
+    child = node.setdefault(key, {})
+    if not isinstance(child, dict | list):
+        raise InputError(f"-S {override}: `{key}` is a value, not a section")
+    return child
+
+
+def _index(node: list[Any], key: str, override: str) -> int:
+    """A list item by its position or, for groups, by its name."""
+    for i, item in enumerate(node):
+        if key == str(i) or (isinstance(item, dict) and item.get("name") == key):
+            return i
+    raise InputError(f"-S {override}: no item `{key}`; give its position or its name")
+
+
+def describe(error: ValidationError) -> str:
+    """Every problem of a validation on a line of its own: where, what, and what was given."""
+    lines = []
+    for problem in error.errors():
+        place = ".".join(str(part) for part in problem["loc"]) or "params"
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{place}: unknown key")
+        else:
+            lines.append(f"{place}: {problem['msg']} (got {problem['input']!r:.60})")
+    return lines[0] if len(lines) == 1 else "\n" + "\n".join(f"  - {line}" for line in lines)

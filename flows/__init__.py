@@ -1,0 +1,1 @@
+"""flows: composition of tasks into stages and stages into the pipeline."""

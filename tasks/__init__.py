@@ -1,0 +1,1 @@
+"""tasks: Prefect tasks around the library. Paths and hashes in, paths and hashes out."""
