@@ -1,0 +1,82 @@
+"""Champion or challenger: the decision, and the sentence that explains it. Pure, no registry."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from compress.config import GateConfig
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is known of a version when it is judged.
+
+    `drop` is in points of score below the uncompressed model, `ratio` is how many times smaller,
+    `data_hash` names the held-out rows that gave `score`; every metric is better when higher.
+    """
+
+    score: float
+    drop: float
+    ratio: float
+    bytes: int
+    metric: str
+    data_hash: str
+    version: str | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The alias a version gets, whether it passed the gate, and why, in one sentence."""
+
+    alias: Literal["champion", "challenger"]
+    passed: bool
+    reason: str
+
+
+def misses(candidate: Candidate, gate: GateConfig) -> list[str]:
+    """What of the gate the candidate does not reach; empty when it passes. NaN never passes."""
+    found = []
+    if not candidate.drop <= gate.max_drop:
+        found.append(f"drop {candidate.drop:.2f} points, gate.max_drop is {gate.max_drop:g}")
+    if not candidate.ratio >= gate.min_ratio:
+        found.append(f"ratio {candidate.ratio:.2f}x, gate.min_ratio is {gate.min_ratio:g}x")
+    return found
+
+
+def decide(candidate: Candidate, champion: Candidate | None, gate: GateConfig) -> Decision:
+    """Champion only if the gate passes and the present champion is beaten.
+
+    A champion is beaten on the same held-out rows and the same metric only: by a higher score, or
+    by an equal score in fewer bytes. Scores of different rows or metrics are never compared: such a
+    candidate stays challenger until somebody moves the alias. A version that already is champion
+    stays so even where the gate has become stricter: nothing is taken out of use without a
+    replacement, but `passed` and the reason say so.
+    """
+    missed = misses(candidate, gate)
+    if champion is not None and champion.version == candidate.version:
+        reason = "is the champion already"
+        if missed:
+            reason += f", though it no longer passes the gate: {'; '.join(missed)}"
+        return Decision("champion", not missed, reason)
+    if missed:
+        return Decision("challenger", False, f"gate not passed: {'; '.join(missed)}")
+    if champion is None:
+        return Decision("champion", True, "gate passed; there was no champion")
+    return _against(candidate, champion)
+
+
+def _against(candidate: Candidate, champion: Candidate) -> Decision:
+    name = f"the champion (version {champion.version})"
+    by_hand = "cannot be compared; move the alias by hand to replace it"
+    if candidate.metric != champion.metric:
+        reason = f"gate passed, but {name} was scored by {champion.metric}: {by_hand}"
+        return Decision("challenger", True, reason)
+    if candidate.data_hash != champion.data_hash:
+        reason = f"gate passed, but {name} was scored on other held-out rows: {by_hand}"
+        return Decision("challenger", True, reason)
+    beaten = (candidate.score, -candidate.bytes) > (champion.score, -champion.bytes)
+    reason = (
+        f"gate passed{'; beats' if beaten else ', but does not beat'} {name}: "
+        f"{candidate.metric} {candidate.score:.2f} against {champion.score:.2f}, "
+        f"{candidate.bytes:,} bytes against {champion.bytes:,}"
+    )
+    return Decision("champion" if beaten else "challenger", True, reason)
