@@ -1,0 +1,44 @@
+"""Weight <-> blocks: runs of d consecutive weights along the inputs of one output row."""
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from compress.errors import InputError
+
+
+def row_size(shape: Sequence[int]) -> int:
+    """Weights in one output row: in_features, embedding dim, or in/groups * kh * kw."""
+    return math.prod(shape[1:])
+
+
+def block_problem(shape: Sequence[int], block_size: int) -> str | None:
+    """Why a weight of `shape` cannot be cut into blocks of `block_size`, with the remedy."""
+    size = row_size(shape)
+    if len(shape) < 2:
+        return f"a weight of shape {tuple(shape)} has no rows to cut into blocks"
+    if size % block_size == 0:
+        return None
+    fits = ", ".join(str(d) for d in range(2, min(size, 32) + 1) if size % d == 0) or "1"
+    return f"block size {block_size} does not divide the {size} inputs of a row; {fits} would"
+
+
+def to_blocks(weight: Tensor, block_size: int) -> Tensor:
+    """Blocks (n, d) of a weight (out, ...), row by row; a view where the weight is contiguous.
+
+    Raises InputError when `block_size` does not divide the size of a row.
+    """
+    if problem := block_problem(weight.shape, block_size):
+        raise InputError(problem)
+    return weight.reshape(-1, block_size)
+
+
+def from_blocks(blocks: Tensor, shape: Sequence[int]) -> Tensor:
+    """The weight of `shape` that `to_blocks` cut into `blocks` (n, d).
+
+    Raises InputError when the blocks hold another number of weights.
+    """
+    if blocks.numel() != math.prod(shape):
+        raise InputError(f"{blocks.numel()} weights in blocks do not fill shape {tuple(shape)}")
+    return blocks.reshape(tuple(shape))

@@ -1,0 +1,122 @@
+"""What every compression method offers, and the registry in which methods enter themselves."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Self, TypeVar
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from compress.errors import InputError
+
+T = TypeVar("T", bound="type[Codec]")
+_CODECS: dict[str, "type[Codec]"] = {}
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """What fitting one weight cost and gave; a method adds its own fields in a subclass."""
+
+    relative_distortion: float
+    bits_per_weight: float
+    bytes: int
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists, ready for JSON."""
+        return asdict(self)
+
+
+class Codec(nn.Module):
+    """A weight of `shape` in compressed form. Its tensors are what the checkpoint stores.
+
+    Float parameters are trained in memory's precision and stored as fp16; `round_stored` rounds
+    them to what is stored.
+    """
+
+    method: ClassVar[str]
+    Settings: ClassVar[type[BaseModel]]
+
+    def __init__(self, shape: Sequence[int], settings: BaseModel):
+        super().__init__()
+        self.shape: tuple[int, ...] = tuple(shape)
+        self.settings = settings
+
+    def decode(self) -> Tensor:
+        """The weight, of `shape`; differentiable in the float parameters."""
+        raise NotImplementedError
+
+    def decode_rows(self, rows: Tensor) -> Tensor:
+        """Rows (..., in) of the weight at integer `rows` (...); differentiable like `decode`."""
+        return self.decode().flatten(1)[rows]
+
+    @classmethod
+    def fit(cls, weight: Tensor, settings: Any, *, seed: int = 0) -> tuple[Self, FitReport]:
+        """Compresses `weight` (out, ...). Raises InputError where `problems` has something."""
+        raise NotImplementedError
+
+    @classmethod
+    def empty(cls, shape: Sequence[int], settings: Any) -> Self:
+        """A codec whose tensors have the right shapes and dtypes, to be filled from a file.
+
+        Floats have torch's default dtype; works on the meta device.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def problems(cls, shape: Sequence[int], settings: Any) -> list[str]:
+        """Why a weight of `shape` cannot be compressed with `settings`, each with its remedy."""
+        return []
+
+    @classmethod
+    def tensor_bytes(cls, shape: Sequence[int], settings: Any) -> int:
+        """Bytes of all tensors as stored: floats fp16, the rest as it is in memory."""
+        with torch.device("meta"):
+            tensors = cls.empty(shape, settings).state_dict().values()
+        return sum(t.numel() * (2 if t.is_floating_point() else t.element_size()) for t in tensors)
+
+    def check(self) -> None:
+        """Raises InputError when the tensors, read from a file, cannot be a weight."""
+        for name, tensor in self.state_dict().items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise InputError(f"{name} has NaN or Inf")
+
+    @torch.no_grad()
+    def round_stored(self) -> None:
+        """Rounds every float tensor, in place, to the fp16 value that is stored."""
+        for tensor in self.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.copy_(tensor.half())
+
+    def extra_repr(self) -> str:
+        return f"{self.method}, shape={self.shape}"
+
+
+def register(method: str) -> Callable[[T], T]:
+    """Enters a Codec class under the name that params.yaml and checkpoints use."""
+
+    def enter(cls: T) -> T:
+        cls.method = method
+        _CODECS[method] = cls
+        return cls
+
+    return enter
+
+
+def methods() -> dict[str, type[Codec]]:
+    """Every method there is: the modules of this package are imported, each enters itself."""
+    package = importlib.import_module("compress.codecs")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"compress.codecs.{module.name}")
+    return dict(sorted(_CODECS.items()))
+
+
+def codec_class(method: str) -> type[Codec]:
+    """The class of a method. Raises InputError, with the known names, for an unknown one."""
+    known = methods()
+    if method not in known:
+        raise InputError(f"unknown method `{method}`; there are {', '.join(known)}")
+    return known[method]

@@ -1,0 +1,169 @@
+"""Product quantization: every block of a weight is one of k centroids (Jegou et al. 2011, iPQ)."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from compress.blocks import block_problem, from_blocks, row_size, to_blocks
+from compress.codecs.base import Codec, FitReport, register
+from compress.codecs.gather import Bags, gather, make_bags
+from compress.config import CodebookConfig
+from compress.errors import InputError
+from compress.kmeans import fit as fit_codebook
+from compress.packing import bits_for, pack, packed_size, unpack
+
+
+@dataclass(frozen=True)
+class ProductReport(FitReport):
+    """The fit of one codebook; `usage[c]` is the number of blocks that use centroid c."""
+
+    empty_initial: int
+    empty_total: int
+    resolution_rounds: int
+    dead: int
+    distortion_trace: list[float]
+    empty_trace: list[int]
+    usage: list[int]
+
+
+@register("product")
+class ProductCodec(Codec):
+    """Packed codes uint8 (ceil(n * bits / 8),), codebook (k, d), and, where the settings say so,
+    row_scale (out,): the standard deviation of each output row, divided out before clustering."""
+
+    Settings = CodebookConfig
+    settings: CodebookConfig
+    codes: Tensor
+    indices: Tensor | None
+
+    def __init__(self, shape: Sequence[int], settings: CodebookConfig):
+        super().__init__(shape, settings)
+        self.blocks_per_row = row_size(shape) // settings.block_size
+        self.n_blocks = shape[0] * self.blocks_per_row
+        self.bits = bits_for(settings.codebook_size)
+        k, d = settings.codebook_size, settings.block_size
+        codes = torch.zeros(packed_size(self.n_blocks, self.bits), dtype=torch.uint8)
+        self.register_buffer("codes", codes)
+        self.codebook = nn.Parameter(torch.zeros(k, d))
+        self.row_scale = nn.Parameter(torch.ones(shape[0])) if settings.row_scale else None
+        # Unpacked codes, int32 (n,): made at the first use after (re)loading, never stored.
+        self.register_buffer("indices", None, persistent=False)
+        self._bags: Bags | None = None
+
+    @classmethod
+    def empty(cls, shape: Sequence[int], settings: CodebookConfig) -> Self:
+        return cls(shape, settings)
+
+    @classmethod
+    def problems(cls, shape: Sequence[int], settings: CodebookConfig) -> list[str]:
+        if problem := block_problem(shape, settings.block_size):
+            return [problem]
+        n = shape[0] * row_size(shape) // settings.block_size
+        if n < settings.codebook_size:
+            remedy = (
+                f"at most codebook_size={1 << (n.bit_length() - 1)}" if n > 1 else "leave it out"
+            )
+            return [f"{n} blocks are fewer than {settings.codebook_size} centroids; {remedy}"]
+        return []
+
+    @classmethod
+    @torch.no_grad()
+    def fit(
+        cls, weight: Tensor, settings: CodebookConfig, *, seed: int = 0
+    ) -> tuple[Self, ProductReport]:
+        """Clusters the blocks of `weight` (out, ...), any float dtype and device.
+
+        The codebook is rounded to the fp16 values that are stored, and the reported distortion is
+        that of the weight as it will be read back. Raises InputError for NaN or Inf in the weight,
+        values beyond fp16, and where `problems` has something.
+        """
+        started = time.perf_counter()
+        if problems := cls.problems(weight.shape, settings):
+            raise InputError("; ".join(problems))
+        if not bool(torch.isfinite(weight).all()):
+            raise InputError("the weight has NaN or Inf; repair the checkpoint it comes from")
+        weight = weight.detach().float()
+        codec = cls(weight.shape, settings).to(weight.device)
+        result = fit_codebook(
+            codec._points(weight),
+            settings.codebook_size,
+            seeding=settings.seeding,
+            empties=settings.empties,
+            iterations=settings.iterations,
+            seed=seed,
+        )
+        codec.codebook.copy_(result.codebook)
+        codec.codes.copy_(pack(result.codes, codec.bits))
+        codec.round_stored()
+        codec.check()
+        return codec, codec._report(weight, result, time.perf_counter() - started)
+
+    def _points(self, weight: Tensor) -> Tensor:
+        """The blocks to cluster, (n, d); sets the row scales."""
+        if self.row_scale is not None:
+            scale = weight.flatten(1).std(dim=1, correction=0).half().float()  # (out,) as stored
+            scale[scale == 0] = 1.0
+            self.row_scale.copy_(scale)
+            weight = weight.flatten(1) / scale[:, None]
+        return to_blocks(weight, self.settings.block_size)
+
+    def _report(self, weight: Tensor, result: Any, seconds: float) -> ProductReport:
+        energy = float(weight.double().square().sum())
+        error = float((weight - self.decode()).double().square().sum())
+        size = self.tensor_bytes(self.shape, self.settings)
+        usage = torch.bincount(self._indices(), minlength=self.settings.codebook_size)
+        return ProductReport(
+            relative_distortion=error / energy if energy else 0.0,
+            bits_per_weight=size * 8 / weight.numel(),
+            bytes=size,
+            seconds=seconds,
+            empty_initial=result.empty_trace[0] if result.empty_trace else 0,
+            empty_total=sum(result.empty_trace),
+            resolution_rounds=result.resolution_rounds,
+            dead=int((usage == 0).sum()),
+            distortion_trace=list(result.distortion_trace),
+            empty_trace=list(result.empty_trace),
+            usage=usage.tolist(),
+        )
+
+    def decode(self) -> Tensor:
+        indices = self._indices()
+        weight = from_blocks(gather(self.codebook, indices, self._bags_for(indices)), self.shape)
+        if self.row_scale is None:
+            return weight
+        return weight * self.row_scale.view(-1, *[1] * (len(self.shape) - 1))
+
+    def decode_rows(self, rows: Tensor) -> Tensor:
+        table = self._indices().view(self.shape[0], self.blocks_per_row)
+        indices = table[rows].reshape(-1)  # (rows * blocks_per_row,)
+        weight = gather(self.codebook, indices).view(*rows.shape, row_size(self.shape))
+        return weight if self.row_scale is None else weight * self.row_scale[rows].unsqueeze(-1)
+
+    def _indices(self) -> Tensor:
+        if self.indices is None:
+            self.indices = unpack(self.codes, self.bits, self.n_blocks)
+        return self.indices
+
+    def _bags_for(self, indices: Tensor) -> Bags | None:
+        """Blocks by centroid for the backward pass; None where no gradient will be asked for."""
+        if not (torch.is_grad_enabled() and self.codebook.requires_grad):
+            return None
+        if self._bags is None or self._bags.order.device != indices.device:
+            self._bags = make_bags(indices, self.settings.codebook_size)
+        return self._bags
+
+    def check(self) -> None:
+        super().check()
+        if self.codes.numel() and int(self._indices().max()) >= self.settings.codebook_size:
+            raise InputError(
+                f"code {int(self._indices().max())} points past the "
+                f"{self.settings.codebook_size} centroids"
+            )
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.indices, self._bags = None, None  # they belong to the codes of before
