@@ -1,0 +1,36 @@
+"""What a fit returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+
+@dataclass(frozen=True)
+class KMeansResult:
+    """A fitted codebook. Example: n = 294,912 blocks of d = 8, k = 256.
+
+    codebook             (k, d) float32, on the device of the points. Rows from `k - dead` unused
+                         slots repeat row of another centroid and are referenced by no code.
+    codes                (n,) int64, `codes[i]` is the row of `codebook` nearest to point i
+                         (ties: the lowest row), exactly `assign(points, codebook)`.
+    relative_distortion  sum w (x - c)^2 / sum w x^2 over all points; 0.0 when the points are zero.
+    distortion_trace     relative distortion at the assignment of each iteration, before its update.
+    empty_trace          number of empty clusters met at each iteration, before their resolution.
+    dead                 centroids that no point uses at the end (only where fewer than k distinct
+                         points exist, or when a baseline's resolution failed).
+    resolution_rounds    rounds of empty-cluster resolution over the whole fit.
+    failed               True if the `perturb` baseline ran out of tentatives and gave up.
+    iterations           iterations that were run (convergence may stop early).
+    """
+
+    codebook: torch.Tensor
+    codes: torch.Tensor
+    relative_distortion: float
+    distortion_trace: list[float] = field(default_factory=list)
+    empty_trace: list[int] = field(default_factory=list)
+    dead: int = 0
+    resolution_rounds: int = 0
+    failed: bool = False
+    iterations: int = 0
