@@ -1,0 +1,60 @@
+# make run | test | check | setup | repro | clean. Everything sets itself up; nothing but a package
+# registry is needed. PARAMS=other.yaml runs another params file, ARGS="-S key=value" overrides.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PARAMS ?= params.yaml
+ARGS ?=
+
+# Tests and checks must pass without a network, an account or telemetry.
+OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 DO_NOT_TRACK=1 \
+  PREFECT_SERVER_ANALYTICS_ENABLED=false MLFLOW_DISABLE_TELEMETRY=true DVC_NO_ANALYTICS=1
+
+.PHONY: run plan test check format setup repro constraints clean distclean
+
+run: $(STAMP)
+	@$(BIN)/shrinkflow run --params $(PARAMS) $(ARGS)
+
+plan: $(STAMP)
+	@$(BIN)/shrinkflow plan --params $(PARAMS) $(ARGS)
+
+test: $(STAMP)
+	@$(OFFLINE) $(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# DVC runs `python` from the PATH: it has to be the one of the environment.
+repro: $(STAMP)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro $(ARGS)
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "Setting up $(VENV) (a few minutes, once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  -c constraints.txt torch -e ".[demo,dev]"
+	@touch $(STAMP)
+
+# After a change of pyproject.toml: install, run the tests, then write down what was installed.
+constraints:
+	@$(BIN)/python -m pip freeze --exclude-editable | sed 's/^\(torch==[0-9.]*\)+.*/\1/' \
+	  | { head -1 constraints.txt; cat; } > constraints.txt.new
+	@mv constraints.txt.new constraints.txt
+
+clean:
+	rm -rf artifacts .shrinkflow runs/*/artifacts runs/*/.shrinkflow .dvc/cache .dvc/tmp
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print | xargs rm -rf
+
+distclean: clean
+	rm -rf $(VENV) *.egg-info

@@ -1,0 +1,108 @@
+"""Where everything lies: one folder a params file, and what the runs of one project share."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from compress.errors import InputError
+
+STAGES = ("prepare", "pretrain", "finetune", "quantize", "evaluate", "register")
+PARAMS_FILE = "params.yaml"
+STATE = ".shrinkflow"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder `root` of a params.yaml; all its paths. Nothing is created by looking.
+
+    What runs can share (layer store, MLflow, Prefect) lies in the `project`: the nearest folder
+    above that DVC manages, else the workspace itself.
+    """
+
+    root: Path
+
+    @cached_property
+    def project(self) -> Path:
+        return next(
+            (f for f in (self.root, *self.root.parents) if (f / ".dvc").is_dir()), self.root
+        )
+
+    @property
+    def params_file(self) -> Path:
+        return self.root / PARAMS_FILE
+
+    @property
+    def dvc_file(self) -> Path:
+        return self.root / "dvc.yaml"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.root / "artifacts"
+
+    @property
+    def data(self) -> Path:
+        return self.artifacts / "data"
+
+    @property
+    def pretrained(self) -> Path:
+        return self.artifacts / "pretrained"
+
+    @property
+    def finetuned(self) -> Path:
+        return self.artifacts / "finetuned"
+
+    @property
+    def compressed(self) -> Path:
+        return self.artifacts / "compressed"
+
+    @property
+    def plots(self) -> Path:
+        return self.artifacts / "plots"
+
+    @property
+    def report(self) -> Path:
+        return self.artifacts / "report.html"
+
+    def metrics(self, stage: str) -> Path:
+        return self.artifacts / "metrics" / f"{stage}.json"
+
+    def plot(self, name: str) -> Path:
+        return self.plots / f"{name}.csv"
+
+    def timings(self, stage: str) -> Path:
+        """Seconds and peak memory; not an output of the stage: they differ from run to run."""
+        return self.artifacts / "timings" / f"{stage}.json"
+
+    @property
+    def state(self) -> Path:
+        return self.root / STATE
+
+    def work(self, stage: str) -> Path:
+        """What an unfinished stage resumes from; removed once the stage is recorded."""
+        return self.state / "work" / stage
+
+    @property
+    def logs(self) -> Path:
+        return self.state / "logs"
+
+    @property
+    def layers(self) -> Path:
+        return self.project / STATE / "layers"
+
+    @property
+    def mlflow(self) -> Path:
+        return self.project / STATE / "mlflow"
+
+    @property
+    def prefect(self) -> Path:
+        return self.project / STATE / "prefect"
+
+
+def workspace_of(params_file: Path | str) -> Workspace:
+    """params.yaml -> its folder; any other name -> the folder runs/<name> beside it."""
+    path = Path(params_file).expanduser().absolute()
+    if not path.is_file():
+        raise InputError(f"{params_file}: no such params file; give one with --params")
+    if path.name == PARAMS_FILE:
+        return Workspace(path.parent)
+    return Workspace(path.parent / "runs" / path.stem)
