@@ -185,7 +185,9 @@ def load_params(path: Path | str, overrides: Sequence[str] = ()) -> Params:
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(raw, dict):
-        raise InputError(f"{path}: expected sections (model:, data:, ...), found {type(raw).__name__}")
+        raise InputError(
+            f"{path}: expected sections (model:, data:, ...), found {type(raw).__name__}"
+        )
     for override in overrides:
         apply_override(raw, override)
     try:
@@ -203,7 +205,10 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     node: Any = raw
     for parent in parents:
         node = _child(node, parent, override)
-    value = yaml.safe_load(text)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"-S {override}: the value is not valid YAML") from None
     if isinstance(node, list):
         node[_index(node, last, override)] = value
     else:

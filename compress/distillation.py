@@ -1,0 +1,61 @@
+"""Distillation from the uncompressed teacher: logits (Hinton et al. 2015) and hidden states."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import Trainer
+
+from compress.config import RecoveryConfig
+
+
+class DistillationTrainer(Trainer):
+    """Trainer whose loss compares the student with `teacher` by the weights of `recovery`."""
+
+    def __init__(self, *args: Any, teacher: nn.Module, recovery: RecoveryConfig, **options: Any):
+        super().__init__(*args, **options)
+        self._teacher = teacher.eval().requires_grad_(False).to(self.args.device)
+        self._recovery = recovery
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        config = self._recovery
+        hidden = config.hidden_weight > 0
+        outputs = model(**inputs, output_hidden_states=hidden)
+        with torch.no_grad():
+            targets = self._teacher(**inputs, output_hidden_states=hidden)
+        loss = config.logits_weight * logit_loss(outputs.logits, targets.logits, config.temperature)
+        if hidden:
+            loss = loss + config.hidden_weight * hidden_loss(
+                outputs.hidden_states, targets.hidden_states, inputs["attention_mask"]
+            )
+        if config.label_weight > 0:
+            loss = loss + config.label_weight * outputs.loss
+        return (loss, outputs) if return_outputs else loss
+
+
+def logit_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(teacher || student) at temperature T; logits are (batch, classes)."""
+    student, teacher = student.float(), teacher.float()
+    return temperature**2 * F.kl_div(
+        F.log_softmax(student / temperature, dim=-1),
+        F.log_softmax(teacher / temperature, dim=-1),
+        log_target=True,
+        reduction="batchmean",
+    )
+
+
+def hidden_loss(student: tuple[Tensor, ...], teacher: tuple[Tensor, ...], mask: Tensor) -> Tensor:
+    """Mean over layers of ||s - t||^2 / ||t||^2 on the tokens that `mask` (batch, tokens) keeps."""
+    keep = mask.bool()
+    losses = []
+    for s, t in zip(student, teacher, strict=True):
+        s, t = s[keep].float(), t[keep].float()  # (kept tokens, hidden)
+        losses.append((s - t).square().sum() / t.square().sum())
+    return torch.stack(losses).mean()

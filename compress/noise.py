@@ -1,0 +1,188 @@
+"""Quant-Noise (Fan et al. 2020, arXiv 2004.07320): in each forward pass of training a random share
+of every weight's blocks is replaced by phi(block), gradients pass straight through.
+
+The stored weight is only ever read. A noisy copy shadows it while `forward` runs, so state dicts,
+checkpoints and tied weights look as they do without noise.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from compress.config import CodebookConfig, NoiseConfig
+from compress.kmeans import assign, fit
+from compress.selection import matches
+
+REFRESH_ITERATIONS = 4  # Lloyd steps a refresh: the centroids only have to follow the weights
+SCALAR_BITS = {"int8": 8, "int4": 4}
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Forward: `noisy`. Backward: the whole gradient goes to `weight` (section 4.2 of the paper)."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, noisy: Tensor) -> Tensor:
+        return noisy.view_as(noisy)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0], None
+
+
+@dataclass
+class BlockNoise:
+    """The noise of one weight: rate p, blocks of `block_size` weights, noise function phi.
+
+    For `codebook` phi is the nearest of the centroids of the last `refresh`.
+    """
+
+    function: str
+    rate: float
+    block_size: int
+    codebook_size: int = 256
+    seed: int = 0
+    codebook: Tensor | None = field(default=None, repr=False)
+
+    @torch.no_grad()
+    def refresh(self, weight: Tensor) -> None:
+        """Fits the centroids to the present `weight` (any shape, blocks along its rows)."""
+        if self.function == "codebook":
+            blocks = weight.detach().reshape(-1, self.block_size)  # (n, d)
+            result = fit(blocks, self.codebook_size, iterations=REFRESH_ITERATIONS, seed=self.seed)
+            self.codebook = result.codebook.to(weight.dtype)
+
+    def __call__(self, weight: Tensor) -> Tensor:
+        """`weight` with a random share of its blocks noised; same shape and dtype."""
+        size = 1 if self.function in SCALAR_BITS else self.block_size
+        clean = weight.detach()
+        blocks = clean.reshape(-1, size)  # (n, d)
+        hit = torch.rand(blocks.shape[0], device=weight.device) < self.rate  # (n,)
+        noisy = torch.where(hit[:, None], self._phi(clean, blocks, hit), blocks)
+        return _StraightThrough.apply(weight, noisy.reshape(weight.shape))
+
+    def _phi(self, weight: Tensor, blocks: Tensor, hit: Tensor) -> Tensor:
+        """phi of the blocks, (n, d); only the rows of `hit` matter."""
+        if self.function == "zero":
+            return torch.zeros_like(blocks)
+        if self.function == "mean":
+            return blocks.mean(dim=1, keepdim=True).expand_as(blocks)
+        if self.function == "codebook":
+            return self._nearest(weight, blocks, hit)
+        return fake_quantize(weight, SCALAR_BITS[self.function]).reshape(blocks.shape)
+
+    def _nearest(self, weight: Tensor, blocks: Tensor, hit: Tensor) -> Tensor:
+        if self.codebook is None:
+            self.refresh(weight)
+        assert self.codebook is not None
+        out = blocks.clone()
+        out[hit] = self.codebook[assign(blocks[hit], self.codebook).long()]
+        return out
+
+
+def fake_quantize(weight: Tensor, bits: int) -> Tensor:
+    """`weight` on the uniform min-max grid of 2^bits values (eq. 2 of the paper), same dtype."""
+    low, high = weight.aminmax()
+    step = (high - low).clamp_min(torch.finfo(weight.dtype).tiny) / (2**bits - 1)
+    return torch.round((weight - low) / step) * step + low
+
+
+class QuantNoise:
+    """All the noise of a model while it trains; `refresh()` moves the centroids after the weights."""
+
+    def __init__(
+        self, model: nn.Module, layers: Mapping[str, CodebookConfig], config: NoiseConfig, seed: int
+    ):
+        self._noises: list[tuple[nn.Module, BlockNoise]] = []
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        if config.function != "none" and config.rate > 0:
+            for i, (name, settings) in enumerate(sorted(layers.items())):
+                noise = BlockNoise(
+                    config.function,
+                    config.rate,
+                    settings.block_size,
+                    settings.codebook_size,
+                    seed=seed + i,
+                )
+                self._attach(model.get_submodule(name), noise)
+        if config.layerdrop > 0:
+            for name, module in model.named_modules():
+                if matches(config.layerdrop_pattern, name):
+                    self._handles.append(
+                        module.register_forward_hook(_layer_drop(config.layerdrop))
+                    )
+
+    def _attach(self, module: nn.Module, noise: BlockNoise) -> None:
+        self._noises.append((module, noise))
+        if isinstance(module, nn.Embedding):
+            self._handles.append(module.register_forward_hook(_noisy_rows(noise)))
+            return
+        self._handles.append(module.register_forward_pre_hook(_shadow_weight(noise)))
+        self._handles.append(module.register_forward_hook(_unshadow_weight, always_call=True))
+
+    def refresh(self) -> None:
+        """Refits every codebook to the present weights."""
+        for module, noise in self._noises:
+            noise.refresh(module.weight)  # type: ignore[arg-type]
+
+    def remove(self) -> None:
+        """Takes every hook off again."""
+        for handle in self._handles:
+            handle.remove()
+
+
+@contextmanager
+def quant_noise(
+    model: nn.Module, layers: Mapping[str, CodebookConfig], config: NoiseConfig, *, seed: int = 0
+) -> Iterator[QuantNoise]:
+    """Trains `model` with noise on the named `layers` (Linear, Embedding, Conv2d) inside the block.
+
+    Randomness is torch's own (a Trainer checkpoint restores it); in eval mode nothing is noised.
+    """
+    noise = QuantNoise(model, layers, config, seed)
+    try:
+        yield noise
+    finally:
+        noise.remove()
+
+
+def _shadow_weight(noise: BlockNoise) -> Callable[..., None]:
+    """Before forward: an instance attribute `weight` hides the parameter, which stays as it is."""
+
+    def hook(module: nn.Module, args: Any) -> None:
+        if module.training:
+            module.__dict__["weight"] = noise(module._parameters["weight"])  # type: ignore[arg-type]
+
+    return hook
+
+
+def _unshadow_weight(module: nn.Module, args: Any, output: Any) -> None:
+    module.__dict__.pop("weight", None)
+
+
+def _noisy_rows(noise: BlockNoise) -> Callable[..., Tensor | None]:
+    """After forward of an embedding: only the rows that the batch looks up are noised."""
+
+    def hook(module: nn.Embedding, args: Any, output: Tensor) -> Tensor | None:
+        if not module.training:
+            return None
+        rows, inverse = torch.unique(args[0], return_inverse=True)
+        looked_up = F.embedding(rows, module.weight, module.padding_idx)  # (rows, dim)
+        return F.embedding(inverse, noise(looked_up))
+
+    return hook
+
+
+def _layer_drop(rate: float) -> Callable[..., Any]:
+    """LayerDrop (Fan et al. 2019): with probability `rate` a layer passes its input through."""
+
+    def hook(module: nn.Module, args: Any, output: Any) -> Any:
+        if not module.training or torch.rand(()).item() >= rate:
+            return None
+        return (args[0], *output[1:]) if isinstance(output, tuple) else args[0]
+
+    return hook

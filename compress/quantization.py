@@ -1,0 +1,142 @@
+"""The stage `quantize` in three steps: compress one layer, recover one group, write the result.
+
+Iterative product quantization (Fan et al. 2020, section 3.2): the layers of a group are clustered,
+then the centroids and everything still uncompressed are finetuned, then the next group follows.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    set_seed,
+)
+
+from compress.checkpoint import save_compressed, stored_bytes
+from compress.codecs.base import codec_class
+from compress.config import CodebookConfig, Params, RecoveryConfig
+from compress.distillation import DistillationTrainer
+from compress.errors import CheckpointError, InputError
+from compress.evaluation import evaluate_model
+from compress.layer_file import read_layer, write_layer
+from compress.rows import Rows
+from compress.replacement import replace
+from compress.selection import compressible
+from compress.trainer import train
+from compress.training import quietly
+
+
+def compress_layer(
+    checkpoint: Path, tensor: str, settings: CodebookConfig, *, seed: int, out_path: Path
+) -> dict[str, Any]:
+    """Opens one tensor of a safetensors file, fits its codec and writes one layer file.
+
+    Returns the FitReport as a dictionary. Raises CheckpointError where file or tensor is missing,
+    InputError where the weight is not finite.
+    """
+    weight = read_tensor(checkpoint, tensor)
+    if not torch.isfinite(weight).all():
+        raise InputError(f"{tensor} in {checkpoint} holds NaN or Inf; it cannot be clustered")
+    codec, report = codec_class(settings.method).fit(weight, settings, seed=seed)
+    metrics = asdict(report)
+    write_layer(out_path, codec, {"tensor": tensor, "seed": seed, "report": metrics})
+    return metrics
+
+
+def read_tensor(checkpoint: Path, tensor: str) -> Tensor:
+    """One tensor of a safetensors file as float32, nothing else of it in memory."""
+    try:
+        with safe_open(checkpoint, framework="pt") as file:
+            return file.get_tensor(tensor).float()
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{checkpoint}: cannot read `{tensor}` ({error})") from None
+
+
+def recover(
+    params: Params,
+    group: str,
+    *,
+    teacher_dir: Path,
+    student_dir: Path,
+    layer_files: Mapping[str, Path],
+    data_dir: Path,
+    out_dir: Path,
+    work_dir: Path,
+) -> dict[str, Any]:
+    """Puts the compressed layers of `group` into the student and finetunes it against the teacher.
+
+    `layer_files` maps layer names (module paths) to layer files. Writes the student, compressed as
+    far as it is, to `out_dir`; resumes from `work_dir`. Returns the scores before and after on the
+    held-out rows, the bytes of the file were it final, and the training curve.
+    """
+    set_seed(params.seed)
+    tokenizer = AutoTokenizer.from_pretrained(student_dir)
+    teacher = AutoModelForSequenceClassification.from_pretrained(teacher_dir)
+    student = AutoModelForSequenceClassification.from_pretrained(student_dir)
+    insert(student, layer_files)
+    recovery = params.quantize.finetune
+    before = evaluate_model(student, tokenizer, data_dir, params.data.metric)
+    set_seed(params.seed)
+    trained = train(
+        student,
+        tokenizer,
+        Rows(data_dir / "train.parquet"),
+        recovery,
+        work_dir=work_dir,
+        seed=params.seed,
+        title=f"recover {group}",
+        trainer_class=DistillationTrainer,
+        parameters=parameter_groups(student, recovery),
+        teacher=teacher,
+        recovery=recovery,
+    )
+    after = evaluate_model(student, tokenizer, data_dir, params.data.metric)
+    save_compressed(student, out_dir, tokenizer=tokenizer, rest="float32")
+    return {
+        "group": group,
+        "score_before_finetune": before["score"],
+        "score": after["score"],
+        "bytes": stored_bytes(student, params.quantize.rest),
+        "curve": trained.curve,
+    }
+
+
+def insert(model: PreTrainedModel, layer_files: Mapping[str, Path]) -> None:
+    """Replaces the named layers of `model` (and what is tied to them) by their compressed form."""
+    refs = {ref.name: ref for ref in compressible(model)}
+    for name, path in sorted(layer_files.items()):
+        codec, _ = read_layer(path)
+        replace(model, refs[name], codec)
+
+
+def parameter_groups(model: nn.Module, recovery: RecoveryConfig) -> list[dict[str, Any]]:
+    """Optimizer groups: centroids with their own rate, matrices with weight decay, vectors without."""
+    centroids, matrices, vectors = [], [], []
+    for name, parameter in model.named_parameters():
+        if ".codec." in name:
+            centroids.append(parameter)
+        elif parameter.ndim > 1:
+            matrices.append(parameter)
+        else:
+            vectors.append(parameter)
+    decay = recovery.weight_decay
+    return [
+        {"params": centroids, "lr": recovery.centroid_learning_rate, "weight_decay": 0.0},
+        {"params": matrices, "lr": recovery.learning_rate, "weight_decay": decay},
+        {"params": vectors, "lr": recovery.learning_rate, "weight_decay": 0.0},
+    ]
+
+
+def finalize(params: Params, student_dir: Path, out_dir: Path, card: str | None) -> dict[str, Any]:
+    """Writes the compressed model as it is handed out: the rest in fp16, packed codes, model card."""
+    tokenizer = AutoTokenizer.from_pretrained(student_dir)
+    model = AutoModelForSequenceClassification.from_pretrained(student_dir)
+    save_compressed(model, out_dir, tokenizer=tokenizer, rest=params.quantize.rest, card=card)
+    return {"bytes": (out_dir / "model.safetensors").stat().st_size}

@@ -1,0 +1,160 @@
+"""Hugging Face's Trainer as this project uses it: quiet, on CPU or GPU, resumable after a kill.
+
+A checkpoint counts only once its marker is there, so that one cut off in the middle is never read.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    DataCollatorWithPadding,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_callback import PrinterCallback
+
+from compress.config import TrainingConfig
+from compress.errors import ShrinkflowError
+from compress.progress import Bar, progress_bar
+from compress.rows import Rows
+
+MARKER = "complete"
+LOGGED = ("loss", "learning_rate", "grad_norm")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training leaves behind: steps taken and the curve, a row per logged step."""
+
+    steps: int
+    loss: float
+    curve: list[dict[str, float]]
+
+
+class _Follow(TrainerCallback):
+    """Shows progress, marks whole checkpoints and stops where the loss is no number."""
+
+    def __init__(self, bar: Bar, refresh: Callable[[], None] | None, every: int):
+        self._bar, self._refresh, self._every = bar, refresh, every
+        self._note = ""
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
+        if self._refresh is not None:
+            self._refresh()
+
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
+        self._bar.update(state.global_step, state.max_steps, self._note)
+        if self._refresh is not None and state.global_step % self._every == 0:
+            self._refresh()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        loss = (logs or {}).get("loss")
+        if loss is None:
+            return
+        self._note = f"loss {loss:.3f}"
+        if loss != loss:
+            raise ShrinkflowError(
+                f"the loss is nan at step {state.global_step}; lower the learning rate"
+            )
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        (folder / MARKER).touch()
+
+
+def train(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Rows,
+    config: TrainingConfig,
+    *,
+    work_dir: Path,
+    seed: int,
+    title: str,
+    collator: Any = None,
+    refresh: Callable[[], None] | None = None,
+    refresh_steps: int = 0,
+    trainer_class: type[Trainer] = Trainer,
+    parameters: list[dict[str, Any]] | None = None,
+    **trainer_options: Any,
+) -> Trained:
+    """Trains `model` in place by `config`, resuming from the last whole checkpoint in `work_dir`.
+
+    `refresh` runs at the start and after every `refresh_steps` steps; the checkpoint interval is a
+    multiple of them, so that a resumed run does the same as one that was never stopped.
+    `parameters` are optimizer groups with their own learning rates (default: one for all).
+    """
+    optimizer = None
+    if parameters is not None:
+        optimizer = (torch.optim.AdamW, {"params": parameters, "lr": config.learning_rate})
+    with progress_bar(title) as bar:
+        trainer = trainer_class(
+            model=model,
+            args=arguments(config, work_dir, seed, refresh_steps),
+            train_dataset=rows,
+            data_collator=collator or DataCollatorWithPadding(tokenizer),
+            callbacks=[_Follow(bar, refresh, refresh_steps)],
+            optimizer_cls_and_kwargs=optimizer,
+            **trainer_options,
+        )
+        trainer.remove_callback(PrinterCallback)
+        result = trainer.train(resume_from_checkpoint=last_checkpoint(work_dir))
+    curve = [
+        {"step": entry["step"], **{k: entry[k] for k in LOGGED if k in entry}}
+        for entry in trainer.state.log_history
+        if "loss" in entry
+    ]
+    return Trained(steps=result.global_step, loss=curve[-1]["loss"] if curve else 0.0, curve=curve)
+
+
+def arguments(
+    config: TrainingConfig, work_dir: Path, seed: int, refresh_steps: int
+) -> TrainingArguments:
+    """TrainingConfig in Hugging Face's words. Batches hold rows of similar length: less padding."""
+    every = config.checkpoint_steps
+    if refresh_steps:
+        every = max(1, round(every / refresh_steps)) * refresh_steps
+    return TrainingArguments(
+        output_dir=str(work_dir),
+        num_train_epochs=config.epochs,
+        max_steps=config.max_steps or -1,
+        per_device_train_batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        warmup_steps=config.warmup_fraction,
+        bf16=config.bf16,
+        use_cpu=not torch.cuda.is_available(),
+        train_sampling_strategy="group_by_length",
+        seed=seed,
+        full_determinism=torch.cuda.is_available(),
+        save_steps=every,
+        save_total_limit=2,
+        logging_steps=10,
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        disable_tqdm=True,
+        report_to="none",
+    )
+
+
+def last_checkpoint(work_dir: Path) -> str | None:
+    """The newest checkpoint that was written to its end; others are removed."""
+    whole = []
+    for folder in work_dir.glob("checkpoint-*"):
+        if (folder / MARKER).exists():
+            whole.append(folder)
+        else:
+            shutil.rmtree(folder)
+    newest = max(whole, key=lambda f: int(f.name.rsplit("-", 1)[1]), default=None)
+    return str(newest) if newest else None

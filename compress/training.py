@@ -1,0 +1,123 @@
+"""The stages `pretrain` and `finetune`: training with Quant-Noise on the layers that the plan names."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorForLanguageModeling,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
+from transformers.utils import logging as transformers_logging
+
+from compress.atomic import new_folder
+from compress.config import CodebookConfig, Params, TrainingConfig
+from compress.noise import quant_noise
+from compress.rows import Rows
+from compress.selection import select
+from compress.sources import model_folder
+from compress.trainer import Trained, train
+
+
+def pretrain(params: Params, base: Path, data_dir: Path, out_dir: Path, work_dir: Path) -> Trained:
+    """Continued masked-LM training with Quant-Noise; the model goes to `out_dir`.
+
+    With `pretrain.enabled: false` the source model is copied as it is.
+    """
+    folder = model_folder(params.model.source, params.model.revision, base)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if not params.pretrain.enabled:
+        with new_folder(out_dir) as temporary:
+            _copy_model(folder, temporary)
+            tokenizer.save_pretrained(temporary)
+        return Trained(steps=0, loss=0.0, curve=[])
+    set_seed(params.seed)
+    model = quietly(AutoModelForMaskedLM.from_pretrained, folder)
+    collator = DataCollatorForLanguageModeling(
+        tokenizer, mlm_probability=params.pretrain.mlm_probability
+    )
+    return _train_with_noise(
+        params, params.pretrain, model, tokenizer, data_dir / "pretrain.parquet",
+        out_dir, work_dir, title="pretrain", collator=collator,
+    )  # fmt: skip
+
+
+def finetune(
+    params: Params, model_dir: Path, data_dir: Path, out_dir: Path, work_dir: Path
+) -> Trained:
+    """The task, with Quant-Noise: a classifier on top of `model_dir`, the teacher of what follows."""
+    set_seed(params.seed)
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    labels = json.loads((data_dir / "data.json").read_text(encoding="utf-8"))["labels"]
+    model = quietly(
+        AutoModelForSequenceClassification.from_pretrained,
+        model_dir,
+        id2label=dict(enumerate(labels)),
+        label2id={name: i for i, name in enumerate(labels)},
+    )
+    return _train_with_noise(
+        params, params.finetune, model, tokenizer, data_dir / "train.parquet",
+        out_dir, work_dir, title="finetune", collator=None,
+    )  # fmt: skip
+
+
+def _train_with_noise(
+    params: Params,
+    config: TrainingConfig,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Path,
+    out_dir: Path,
+    work_dir: Path,
+    *,
+    title: str,
+    collator: Any,
+) -> Trained:
+    with quant_noise(model, noisy_layers(model, params), params.noise, seed=params.seed) as noise:
+        trained = train(
+            model,
+            tokenizer,
+            Rows(rows),
+            config,
+            work_dir=work_dir,
+            seed=params.seed,
+            title=title,
+            collator=collator,
+            refresh=noise.refresh,
+            refresh_steps=params.noise.refresh_steps,
+        )
+    with new_folder(out_dir) as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+    return trained
+
+
+def noisy_layers(model: PreTrainedModel, params: Params) -> dict[str, CodebookConfig]:
+    """The layers that will be quantized, with the block sizes they will have."""
+    selection = select(model, params.quantize)
+    return {layer.ref.name: layer.settings for layer in selection.layers}
+
+
+def quietly(load: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Loads a model without the library's notes on heads that are new or left out: both are meant."""
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        return load(*args, **options)
+    finally:
+        transformers_logging.enable_progress_bar()
+        transformers_logging.set_verbosity(level)
+
+
+def _copy_model(folder: Path, target: Path) -> None:
+    for pattern in ("config.json", "*.safetensors", "*.safetensors.index.json"):
+        for file in folder.glob(pattern):
+            shutil.copyfile(file, target / file.name)

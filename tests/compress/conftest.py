@@ -1,0 +1,102 @@
+"""Small real models and data, made here: a RoBERTa with its own byte-level BPE, sentences with labels."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+WORDS = (
+    "a the film story plot actor scene ending music camera this that was is felt seems quite very "
+    "good great moving funny sharp bright warm bad dull slow flat weak cold boring long short"
+).split()
+GOOD = {"good", "great", "moving", "funny", "sharp", "bright", "warm"}
+
+
+def sentences(count: int, seed: int = 0) -> list[tuple[str, int]]:
+    """(text, label) pairs whose label follows from one word, so that a small model can learn it."""
+    draw = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        label = draw.randrange(2)
+        pool = sorted(GOOD) if label else ["bad", "dull", "slow", "flat", "weak", "cold", "boring"]
+        words = [draw.choice(WORDS[:17]) for _ in range(draw.randrange(3, 12))]
+        words.insert(draw.randrange(len(words)), draw.choice(pool))
+        rows.append((" ".join(words), label))
+    return rows
+
+
+@pytest.fixture(scope="session")
+def roberta_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small RoBERTa masked-LM folder: 2 layers, hidden 32, byte-level BPE trained on the spot."""
+    import torch
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import RobertaConfig, RobertaForMaskedLM, RobertaTokenizerFast
+
+    folder = tmp_path_factory.mktemp("roberta")
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator(
+        (text for text, _ in sentences(200)),
+        vocab_size=400,
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+    )
+    bpe.save_model(str(folder))
+    RobertaTokenizerFast.from_pretrained(folder, model_max_length=64).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = RobertaConfig(
+        vocab_size=400,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=66,
+        type_vocab_size=1,
+    )
+    RobertaForMaskedLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def task_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """GLUE-like parquet files: train and validation, columns sentence, label, idx."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = tmp_path_factory.mktemp("task")
+    for split, count, seed in (("train", 160, 1), ("validation", 64, 2)):
+        texts, labels = zip(*sentences(count, seed), strict=True)
+        table = pa.table({"sentence": texts, "label": labels, "idx": list(range(count))})
+        pq.write_table(table, folder / f"{split}.parquet")
+    return folder
+
+
+@pytest.fixture
+def small_params(roberta_folder: Path, task_folder: Path) -> dict:
+    """The raw params of a whole run on the small RoBERTa, to be changed and validated by a test."""
+    return {
+        "model": {"source": str(roberta_folder)},
+        "data": {
+            "source": str(task_folder),
+            "text": ["sentence"],
+            "validation": "validation",
+            "max_length": 32,
+        },
+        "pretrain": {
+            "data": {"source": str(task_folder), "text": ["sentence"], "max_length": 32},
+            "max_steps": 4,
+            "batch_size": 8,
+        },
+        "finetune": {"max_steps": 40, "batch_size": 16, "learning_rate": 2e-3},
+        "noise": {"refresh_steps": 10},
+        "quantize": {
+            "codebook_size": 16,
+            "groups": [
+                {
+                    "name": "ffn",
+                    "layers": ["**.intermediate.dense", "**.layer.*.output.dense"],
+                    "block_size": 4,
+                },
+                {"name": "embeddings", "layers": ["**.word_embeddings"]},
+            ],
+            "finetune": {"max_steps": 10, "batch_size": 16},
+        },
+    }

@@ -1,0 +1,80 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from compress.config import Params, load_params
+from compress.errors import InputError
+
+PROJECT = Path(__file__).parents[2]
+
+
+def write(folder: Path, raw: object) -> Path:
+    path = folder / "params.yaml"
+    path.write_text(raw if isinstance(raw, str) else yaml.safe_dump(raw), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("file", ["params.yaml", *sorted((PROJECT / "params").glob("*.yaml"))])
+def test_shipped_params_are_valid(file):
+    assert isinstance(load_params(PROJECT / file), Params)
+
+
+def test_group_overrides_section(tmp_path, small_params):
+    quantize = load_params(write(tmp_path, small_params)).quantize
+    ffn, embeddings = (quantize.settings(group) for group in quantize.groups)
+    assert (ffn.block_size, embeddings.block_size) == (4, 8)
+    assert ffn.codebook_size == embeddings.codebook_size == 16
+
+
+@pytest.mark.parametrize(
+    ("override", "read", "value"),
+    [
+        ("quantize.codebook_size=128", lambda p: p.quantize.codebook_size, 128),
+        ("quantize.groups.ffn.block_size=2", lambda p: p.quantize.groups[0].block_size, 2),
+        ("quantize.groups.1.block_size=2", lambda p: p.quantize.groups[1].block_size, 2),
+        ("finetune.learning_rate=1e-4", lambda p: p.finetune.learning_rate, 1e-4),
+        ("gate={max_drop: 1, min_ratio: 2}", lambda p: p.gate.max_drop, 1.0),
+    ],
+)
+def test_override(tmp_path, small_params, override, read, value):
+    assert read(load_params(write(tmp_path, small_params), [override])) == value
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("quantize.codebok_size=128", "quantize.codebok_size: unknown key"),
+        ("quantize.groups.nope.block_size=2", "no item `nope`"),
+        ("quantize.codebook_size", "expected section.key=value"),
+        ("seed.deeper=1", "is a value, not a section"),
+        ("noise.rate=1.5", "noise.rate"),
+        ("data.holdout=12", "either `validation`"),
+        ("quantize.codebook_size=70000", "quantize.codebook_size"),
+        ("seed=[", "not valid YAML"),
+    ],
+)
+def test_bad_override_names_the_place(tmp_path, small_params, override, message):
+    small_params["seed"] = 0
+    with pytest.raises(InputError, match="(?s)" + message.replace(".", r"\.")):
+        load_params(write(tmp_path, small_params), [override])
+
+
+def test_every_problem_is_listed_at_once(tmp_path, small_params):
+    small_params["quantize"]["nonsense"] = 1
+    small_params["finetune"]["batch_size"] = 0
+    with pytest.raises(InputError) as error:
+        load_params(write(tmp_path, small_params))
+    assert "quantize.nonsense" in str(error.value)
+    assert "finetune.batch_size" in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "a: [", "just words"])
+def test_file_that_is_no_params(tmp_path, text):
+    with pytest.raises(InputError, match="params.yaml"):
+        load_params(write(tmp_path, text))
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        load_params(tmp_path / "none.yaml")

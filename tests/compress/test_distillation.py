@@ -1,0 +1,38 @@
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compress.distillation import hidden_loss, logit_loss
+
+
+@given(seed=st.integers(0, 50), temperature=st.floats(0.5, 8))
+def test_logit_loss_is_zero_only_for_the_teacher(seed, temperature):
+    torch.manual_seed(seed)
+    teacher, student = torch.randn(4, 3), torch.randn(4, 3)
+    assert abs(logit_loss(teacher, teacher, temperature).item()) < 1e-4
+    assert (
+        abs(logit_loss(teacher + 2.0, teacher, temperature).item()) < 1e-4
+    )  # a shift is no change
+    assert logit_loss(student, teacher, temperature) > 1e-4
+
+
+def test_logit_loss_against_its_definition():
+    torch.manual_seed(0)
+    student, teacher = (
+        torch.randn(5, 3, dtype=torch.float64),
+        torch.randn(5, 3, dtype=torch.float64),
+    )
+    p, q = (torch.softmax(x / 2.0, dim=1) for x in (teacher, student))
+    expected = 4.0 * (p * (p / q).log()).sum(1).mean()
+    assert torch.allclose(logit_loss(student, teacher, 2.0).double(), expected, atol=1e-5)
+
+
+def test_hidden_loss_ignores_padding_and_is_relative():
+    torch.manual_seed(0)
+    teacher = tuple(torch.randn(2, 5, 8) for _ in range(3))
+    mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
+    student = tuple(t.masked_fill(mask[..., None] == 0, 1e6) for t in teacher)
+    assert hidden_loss(student, teacher, mask) == 0
+    assert torch.allclose(
+        hidden_loss(tuple(1.5 * t for t in teacher), teacher, mask), torch.tensor(0.25)
+    )

@@ -1,0 +1,156 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from compress.config import CodebookConfig, NoiseConfig
+from compress.noise import BlockNoise, fake_quantize, quant_noise
+
+FUNCTIONS = ["zero", "mean", "codebook", "int8", "int4"]
+SETTINGS = CodebookConfig(block_size=4, codebook_size=16)
+
+
+class Network(nn.Module):
+    """One layer of each kind, in a row."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(50, 16, padding_idx=0)
+        self.linear = nn.Linear(16, 12)
+        self.conv = nn.Conv2d(1, 8, (2, 2))
+
+    def forward(self, ids):
+        hidden = self.linear(self.embedding(ids))  # (batch, tokens, 12)
+        return self.conv(hidden[:, None]).sum()
+
+
+LAYERS = {name: SETTINGS for name in ("embedding", "linear", "conv")}
+
+
+def network():
+    torch.manual_seed(0)
+    return Network(), torch.randint(1, 50, (4, 9))
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_hundred_passes_leave_every_byte_of_the_weights(function):
+    model, ids = network()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    names = list(model.state_dict())
+    with quant_noise(model, LAYERS, NoiseConfig(function=function, rate=0.5)):
+        for _ in range(100):
+            model(ids)
+        assert list(model.state_dict()) == names
+        assert not any("weight" in module.__dict__ for module in model.modules())
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name])
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_train_mode_is_noisy_and_eval_mode_is_not(function):
+    model, ids = network()
+    clean = model(ids)
+    with quant_noise(model, LAYERS, NoiseConfig(function=function, rate=0.5)):
+        assert not torch.equal(model(ids), clean)
+        assert torch.equal(model.eval()(ids), clean)
+    assert torch.equal(model.train()(ids), clean)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_gradient_passes_straight_through(function):
+    model, ids = network()
+    with quant_noise(model, LAYERS, NoiseConfig(function=function, rate=0.3)):
+        model(ids).backward()
+    used = torch.unique(ids)
+    assert (model.linear.weight.grad != 0).all()
+    assert (model.embedding.weight.grad[used] != 0).any(dim=1).all()
+    unused = torch.ones(50, dtype=torch.bool).index_fill(0, used, False)
+    assert (model.embedding.weight.grad[unused] == 0).all()
+
+
+def test_padding_row_gets_no_gradient():
+    model, _ = network()
+    with quant_noise(model, LAYERS, NoiseConfig(function="zero", rate=0.3)):
+        model(torch.tensor([[0, 0, 3, 4]])).backward()
+    assert (model.embedding.weight.grad[0] == 0).all()
+
+
+def test_rate_is_the_share_of_whole_blocks():
+    torch.manual_seed(0)
+    weight = torch.randn(400, 80) + 10
+    noisy = BlockNoise("zero", rate=0.2, block_size=8)(weight).reshape(-1, 8)
+    zeroed = (noisy == 0).all(dim=1)
+    assert ((noisy != 0).all(dim=1) | zeroed).all()
+    assert zeroed.float().mean().item() == pytest.approx(0.2, abs=0.03)
+
+
+def test_mean_function():
+    weight = torch.arange(16.0).reshape(2, 8)
+    noisy = BlockNoise("mean", rate=0.999999, block_size=4)(weight)
+    assert torch.equal(
+        noisy, weight.reshape(-1, 4).mean(1, keepdim=True).expand(4, 4).reshape(2, 8)
+    )
+
+
+def test_codebook_function_gives_the_nearest_centroid():
+    torch.manual_seed(0)
+    weight = torch.randn(32, 16)
+    noise = BlockNoise("codebook", rate=0.999999, block_size=4, codebook_size=8)
+    noise.refresh(weight)
+    noisy = noise(weight).reshape(-1, 4)
+    nearest = torch.cdist(weight.reshape(-1, 4).double(), noise.codebook.double()).argmin(1)
+    assert torch.equal(noisy, noise.codebook[nearest])
+
+
+@given(bits=st.sampled_from([4, 8]), seed=st.integers(0, 99), scale=st.floats(1e-3, 1e3))
+def test_scalar_quantization_is_within_half_a_step(bits, seed, scale):
+    weight = torch.randn(64, generator=torch.Generator().manual_seed(seed)) * scale
+    step = (weight.max() - weight.min()) / (2**bits - 1)
+    rounded = fake_quantize(weight, bits)
+    assert (rounded - weight).abs().max() <= step * 0.501
+    assert len(rounded.unique()) <= 2**bits
+
+
+def test_constant_weight_stays_finite():
+    assert torch.equal(fake_quantize(torch.full((8,), 3.0), 8), torch.full((8,), 3.0))
+
+
+def test_exception_in_forward_leaves_no_shadow():
+    model, _ = network()
+    with (
+        quant_noise(model, LAYERS, NoiseConfig(function="zero", rate=0.5)),
+        pytest.raises(RuntimeError),
+    ):
+        model.linear(torch.randn(3, 99))
+    assert isinstance(model.linear.weight, nn.Parameter)
+
+
+class Stack(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.ModuleList(nn.Linear(6, 6) for _ in range(4))
+
+    def forward(self, x):
+        for layer in self.layer:
+            x = layer(x)
+        return x
+
+
+def test_layerdrop_passes_the_input_through():
+    torch.manual_seed(0)
+    model, x = Stack(), torch.randn(2, 6)
+    config = NoiseConfig(function="none", layerdrop=0.999, layerdrop_pattern="layer.*")
+    with quant_noise(model, {}, config):
+        assert torch.equal(model(x), x)
+        assert not torch.equal(model.eval()(x), x)
+
+
+def test_same_seed_same_noise():
+    model, ids = network()
+    with quant_noise(model, LAYERS, NoiseConfig(function="codebook", rate=0.5), seed=3) as noise:
+        noise.refresh()
+        torch.manual_seed(5)
+        first = model(ids)
+        torch.manual_seed(5)
+        assert torch.equal(model(ids), first)
