@@ -90,7 +90,7 @@ class NoiseConfig(Section):
 
 
 class CodebookConfig(Section):
-    """How one weight is clustered: `block_size` weights share a code of log2(codebook_size) bits."""
+    """A weight as clusters: `block_size` weights share a code of log2(codebook_size) bits."""
 
     method: Literal["product"] = "product"
     block_size: Positive = 8
@@ -119,7 +119,7 @@ class GroupConfig(Section):
 
 
 class RecoveryConfig(TrainingConfig):
-    """Finetuning of centroids and rest after each group, distilled from the uncompressed teacher."""
+    """Finetuning of centroids and rest after each group, with the uncompressed model as teacher."""
 
     centroid_learning_rate: Annotated[float, Field(gt=0)] = 5e-4
     temperature: Annotated[float, Field(gt=0)] = 2.0

@@ -22,17 +22,17 @@ READERS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv"}
 
 
 def check(params: Params, base: Path = Path()) -> None:
-    """Looks at every data source before work starts. Raises InputError that names column and file."""
+    """Looks at every data source before work starts. Raises InputError naming column and file."""
     _with_columns(params.data, base)
     if params.pretrain.enabled:
         _with_columns(params.pretrain.data, base)
 
 
 def prepare(params: Params, base: Path, directory: Path) -> dict[str, Any]:
-    """Writes train, validation and (with pretraining) pretrain.parquet and data.json to `directory`.
+    """Writes train, validation, (with pretraining) pretrain.parquet and data.json to `directory`.
 
-    Each row holds `input_ids` (list of int32, special tokens included, cut to max_length), where the
-    tokenizer makes them `token_type_ids`, and `label` (int64). Returns what data.json holds.
+    Each row holds `input_ids` (list of int32, special tokens included, cut to max_length), what
+    else the tokenizer makes (`token_type_ids`), and `label` (int64). Returns data.json's contents.
     """
     from transformers import AutoTokenizer
 
@@ -92,7 +92,7 @@ def split_by_hash(rows: "Dataset", config: DataConfig) -> tuple["Dataset", "Data
 
 
 def load_rows(config: TextConfig, split: str, base: Path, *, cut: bool = True) -> "Dataset":
-    """The rows of one split, filtered by `where`; text columns and label checked, max_rows applied."""
+    """The rows of one split that `where` keeps; columns checked, max_rows applied if `cut`."""
     from datasets import Value
 
     rows = _read(config, split, base)
@@ -109,7 +109,7 @@ def load_rows(config: TextConfig, split: str, base: Path, *, cut: bool = True) -
 
 
 def label_names(rows: "Dataset", column: str, source: str) -> list[str]:
-    """Names of the classes in the order of their codes 0, 1, ...; InputError where there are none."""
+    """Names of the classes in the order of their codes; InputError where there are none."""
     feature = rows.features[column]
     if hasattr(feature, "names"):
         return list(feature.names)
@@ -211,7 +211,7 @@ def _encode(
 
 
 def _write(rows: "Dataset", path: Path) -> dict[str, Any]:
-    """Writes parquet with plain types and no library's metadata, so that equal rows are equal bytes."""
+    """Writes parquet without any library's metadata, so that equal rows are equal bytes."""
     import pyarrow.parquet as pq
 
     table = rows.with_format("arrow")[:].combine_chunks().replace_schema_metadata(None)

@@ -29,7 +29,7 @@ def score(metric: str, labels: np.ndarray, predictions: np.ndarray) -> float:
 
 
 def evaluate(model_dir: Path, data_dir: Path, metric: str) -> dict[str, Any]:
-    """Predicts validation.parquet in `data_dir` with the model in `model_dir`, compressed or not."""
+    """Predicts validation.parquet in `data_dir` with the model in `model_dir`."""
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
     model = AutoModelForSequenceClassification.from_pretrained(model_dir)
     return evaluate_model(model, tokenizer, data_dir, metric)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compress.config import CodebookConfig, NoiseConfig
+from compress.errors import InputError, ShrinkflowError
 from compress.kmeans import assign, fit
 from compress.selection import matches
 
@@ -23,7 +24,7 @@ SCALAR_BITS = {"int8": 8, "int4": 4}
 
 
 class _StraightThrough(torch.autograd.Function):
-    """Forward: `noisy`. Backward: the whole gradient goes to `weight` (section 4.2 of the paper)."""
+    """Forward: `noisy`. Backward: the whole gradient goes to `weight` (section 4.2)."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, noisy: Tensor) -> Tensor:
@@ -80,7 +81,12 @@ class BlockNoise:
             self.refresh(weight)
         assert self.codebook is not None
         out = blocks.clone()
-        out[hit] = self.codebook[assign(blocks[hit], self.codebook).long()]
+        try:
+            out[hit] = self.codebook[assign(blocks[hit], self.codebook).long()]
+        except InputError:
+            raise ShrinkflowError(
+                "training diverged, a weight is NaN or Inf; lower the learning rate"
+            ) from None
         return out
 
 
@@ -92,7 +98,7 @@ def fake_quantize(weight: Tensor, bits: int) -> Tensor:
 
 
 class QuantNoise:
-    """All the noise of a model while it trains; `refresh()` moves the centroids after the weights."""
+    """All the noise of a model while it trains; `refresh()` refits its centroids."""
 
     def __init__(
         self, model: nn.Module, layers: Mapping[str, CodebookConfig], config: NoiseConfig, seed: int

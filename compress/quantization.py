@@ -26,11 +26,10 @@ from compress.distillation import DistillationTrainer
 from compress.errors import CheckpointError, InputError
 from compress.evaluation import evaluate_model
 from compress.layer_file import read_layer, write_layer
-from compress.rows import Rows
 from compress.replacement import replace
+from compress.rows import Rows
 from compress.selection import compressible
 from compress.trainer import train
-from compress.training import quietly
 
 
 def compress_layer(
@@ -117,7 +116,7 @@ def insert(model: PreTrainedModel, layer_files: Mapping[str, Path]) -> None:
 
 
 def parameter_groups(model: nn.Module, recovery: RecoveryConfig) -> list[dict[str, Any]]:
-    """Optimizer groups: centroids with their own rate, matrices with weight decay, vectors without."""
+    """Optimizer groups: centroids at their own rate, matrices with decay, vectors without."""
     centroids, matrices, vectors = [], [], []
     for name, parameter in model.named_parameters():
         if ".codec." in name:
@@ -135,7 +134,7 @@ def parameter_groups(model: nn.Module, recovery: RecoveryConfig) -> list[dict[st
 
 
 def finalize(params: Params, student_dir: Path, out_dir: Path, card: str | None) -> dict[str, Any]:
-    """Writes the compressed model as it is handed out: the rest in fp16, packed codes, model card."""
+    """Writes the compressed model as it is handed out: the rest in fp16, with its model card."""
     tokenizer = AutoTokenizer.from_pretrained(student_dir)
     model = AutoModelForSequenceClassification.from_pretrained(student_dir)
     save_compressed(model, out_dir, tokenizer=tokenizer, rest=params.quantize.rest, card=card)

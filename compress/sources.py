@@ -11,8 +11,8 @@ PACKAGE = "package:"
 def local_path(source: str, base: Path) -> Path | None:
     """The file or folder that `source` names, or None where it is a hub id.
 
-    `base` is the folder against which relative paths are read. Raises InputError where a package is
-    not installed, where its file is missing, and where an explicit path (`./x`, `/x`) does not exist.
+    `base` is the folder against which relative paths are read. Raises InputError where a package
+    is not installed, where its file is missing, where an explicit path (`./x`, `/x`) is not there.
     """
     if source.startswith(PACKAGE):
         return _inside_package(source)

@@ -141,6 +141,7 @@ def arguments(
         save_steps=every,
         save_total_limit=2,
         logging_steps=10,
+        logging_nan_inf_filter=False,
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,

@@ -1,4 +1,4 @@
-"""The stages `pretrain` and `finetune`: training with Quant-Noise on the layers that the plan names."""
+"""The stages `pretrain` and `finetune`: training with Quant-Noise on the layers of the plan."""
 
 import json
 import shutil
@@ -52,7 +52,7 @@ def pretrain(params: Params, base: Path, data_dir: Path, out_dir: Path, work_dir
 def finetune(
     params: Params, model_dir: Path, data_dir: Path, out_dir: Path, work_dir: Path
 ) -> Trained:
-    """The task, with Quant-Noise: a classifier on top of `model_dir`, the teacher of what follows."""
+    """The task, with Quant-Noise: a classifier on `model_dir`, the teacher of what follows."""
     set_seed(params.seed)
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
     labels = json.loads((data_dir / "data.json").read_text(encoding="utf-8"))["labels"]
@@ -94,7 +94,7 @@ def _train_with_noise(
             refresh_steps=params.noise.refresh_steps,
         )
     with new_folder(out_dir) as temporary:
-        model.save_pretrained(temporary)
+        quietly(model.save_pretrained, temporary)
         tokenizer.save_pretrained(temporary)
     return trained
 
@@ -106,7 +106,7 @@ def noisy_layers(model: PreTrainedModel, params: Params) -> dict[str, CodebookCo
 
 
 def quietly(load: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """Loads a model without the library's notes on heads that are new or left out: both are meant."""
+    """Loads or saves without progress bars and without notes on heads that are new."""
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

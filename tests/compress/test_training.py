@@ -1,0 +1,135 @@
+"""Training the small RoBERTa: it learns, repeats to the byte and resumes to the same bytes."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, TrainerCallback
+
+from compress import data, training
+from compress.config import Params
+from compress.errors import ShrinkflowError
+from compress.evaluation import evaluate
+from compress.trainer import MARKER, last_checkpoint
+
+
+@pytest.fixture
+def prepared(tmp_path, small_params):
+    def build(**changes) -> Params:
+        for section, values in changes.items():
+            small_params[section] |= values
+        params = Params.model_validate(small_params)
+        data.prepare(params, Path(), tmp_path / "data")
+        return params
+
+    return build
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+def run(params: Params, tmp_path: Path, name: str, work: Path | None = None) -> Path:
+    out = tmp_path / name
+    model = Path(params.model.source)
+    training.finetune(params, model, tmp_path / "data", out, work or tmp_path / f"work-{name}")
+    return out
+
+
+def test_finetuning_learns(tmp_path, prepared):
+    params = prepared(noise={"rate": 0.05})
+    out = run(params, tmp_path, "a")
+    assert evaluate(out, tmp_path / "data", "accuracy")["score"] > 85
+    config = AutoModelForSequenceClassification.from_pretrained(out).config
+    assert config.id2label == {0: "0", 1: "1"}
+
+
+def test_same_seed_same_bytes_other_seed_others(tmp_path, prepared):
+    params = prepared(finetune={"max_steps": 6})
+    first, second = run(params, tmp_path, "a"), run(params, tmp_path, "b")
+    other = run(params.model_copy(update={"seed": 1}), tmp_path, "c")
+    assert weights(first) == weights(second) != weights(other)
+
+
+class Killed(Exception):
+    """Stands for a process that dies: nothing of ours catches it."""
+
+
+@pytest.mark.parametrize("function", ["codebook", "zero"])
+def test_resumed_run_ends_with_the_same_bytes(tmp_path, prepared, monkeypatch, function):
+    params = prepared(
+        finetune={"max_steps": 30, "checkpoint_steps": 10},
+        noise={"function": function, "rate": 0.3},
+    )
+    whole = run(params, tmp_path, "whole")
+
+    steps = []
+
+    class Kill(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            steps.append(state.global_step)
+            if len(steps) == 17:
+                raise Killed
+
+    from compress import trainer
+
+    original = trainer._Follow.on_step_end
+    kill = Kill()
+
+    def stop_at_17(self, args, state, control, **options):
+        original(self, args, state, control, **options)
+        kill.on_step_end(args, state, control)
+
+    monkeypatch.setattr(trainer._Follow, "on_step_end", stop_at_17)
+    with pytest.raises(Killed):
+        run(params, tmp_path, "resumed", tmp_path / "work")
+    assert not (tmp_path / "resumed").exists()
+    resumed = run(params, tmp_path, "resumed", tmp_path / "work")
+    assert steps == [*range(1, 18), *range(11, 31)]
+    assert weights(resumed) == weights(whole)
+
+
+def test_checkpoint_cut_off_in_the_middle_is_not_read(tmp_path):
+    for step in (10, 20):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    (tmp_path / "checkpoint-10" / MARKER).touch()
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+    assert not (tmp_path / "checkpoint-20").exists()
+    shutil.rmtree(tmp_path / "checkpoint-10")
+    assert last_checkpoint(tmp_path) is None
+
+
+def test_pretraining_trains_encoder_and_is_copied_when_off(tmp_path, prepared, roberta_folder):
+    params = prepared()
+    trained = training.pretrain(
+        params, Path(), tmp_path / "data", tmp_path / "pretrained", tmp_path / "work"
+    )
+    assert trained.steps == 4
+    assert weights(tmp_path / "pretrained") != weights(roberta_folder)
+    params = prepared(pretrain={"enabled": False})
+    trained = training.pretrain(
+        params, Path(), tmp_path / "data", tmp_path / "pretrained", tmp_path / "work2"
+    )
+    assert trained.steps == 0
+    assert weights(tmp_path / "pretrained") == weights(roberta_folder)
+
+
+@pytest.mark.parametrize("function", ["codebook", "zero"])
+def test_training_that_diverges_stops_with_a_remedy(tmp_path, prepared, function):
+    params = prepared(
+        finetune={"learning_rate": 1e12, "max_steps": 20, "warmup_fraction": 0.0},
+        noise={"function": function},
+    )
+    with pytest.raises(ShrinkflowError, match="lower the learning rate"):
+        run(params, tmp_path, "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_curve_has_steps_and_losses(tmp_path, prepared):
+    params = prepared(finetune={"max_steps": 20})
+    trained = training.finetune(
+        params, Path(params.model.source), tmp_path / "data", tmp_path / "out", tmp_path / "work"
+    )
+    assert [row["step"] for row in trained.curve] == [10, 20]
+    assert all(torch.isfinite(torch.tensor(row["loss"])) for row in trained.curve)
