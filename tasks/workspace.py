@@ -1,14 +1,15 @@
 """Where everything lies: one folder a params file, and what the runs of one project share."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
+from compress.config import Params, load_params
 from compress.errors import InputError
 
 STAGES = ("prepare", "pretrain", "finetune", "quantize", "evaluate", "register")
 PARAMS_FILE = "params.yaml"
 STATE = ".shrinkflow"
+RUNS = "runs"
 
 
 @dataclass(frozen=True)
@@ -16,16 +17,21 @@ class Workspace:
     """The folder `root` of a params.yaml; all its paths. Nothing is created by looking.
 
     What runs can share (layer store, MLflow, Prefect) lies in the `project`: the nearest folder
-    above that DVC manages, else the workspace itself.
+    above that DVC manages, else the `home` of the workspace.
     """
 
     root: Path
 
-    @cached_property
+    @property
     def project(self) -> Path:
         return next(
             (f for f in (self.root, *self.root.parents) if (f / ".dvc").is_dir()), self.root
         )
+
+    @property
+    def home(self) -> Path:
+        """The folder of the user's own files: for runs/<name> the one that holds runs."""
+        return self.root.parent.parent if self.root.parent.name == RUNS else self.root
 
     @property
     def params_file(self) -> Path:
@@ -105,4 +111,10 @@ def workspace_of(params_file: Path | str) -> Workspace:
         raise InputError(f"{params_file}: no such params file; give one with --params")
     if path.name == PARAMS_FILE:
         return Workspace(path.parent)
-    return Workspace(path.parent / "runs" / path.stem)
+    return Workspace(path.parent / RUNS / path.stem)
+
+
+def opened(root: Path | str) -> tuple[Workspace, Params]:
+    """The workspace in the folder `root` and what its params.yaml says."""
+    workspace = Workspace(Path(root))
+    return workspace, load_params(workspace.params_file)

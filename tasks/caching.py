@@ -1,0 +1,105 @@
+"""The one policy of cache keys: content of the inputs, parameters that matter, version of the code.
+
+Never a path, a time or a run id: equal work has an equal key in every run, branch and folder.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from compress.config import CodebookConfig, Params
+from tasks import source, stages
+
+SEED_BITS = 63  # what torch.manual_seed takes without wrapping
+
+
+def key(**parts: Any) -> str:
+    """SHA-256 of named parts, which are plain JSON values; the order of the names is nothing."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def layer_seed(seed: int, name: str) -> int:
+    """The seed of one layer, from its name: the order of the tasks makes no difference."""
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> (64 - SEED_BITS)
+
+
+def layer_key(
+    *, weight: str, shape: Sequence[int], settings: CodebookConfig, seed: int, code: str
+) -> str:
+    """Names one finished layer. `weight` is the hash of its bytes, `code` that of its method."""
+    return key(
+        kind="layer",
+        weight=weight,
+        shape=list(shape),
+        settings=settings.model_dump(mode="json"),
+        seed=seed,
+        code=code,
+    )
+
+
+def method_version(module: str) -> str:
+    """Version of a codec's code: its module and everything that takes part in fitting.
+
+    The settings are in the key as they are, so the reading of params.yaml counts for nothing.
+    """
+    return source.code_version([module], without=["compress.config"])
+
+
+def group_key(*, before: str, layers: Mapping[str, str], params: Params) -> str:
+    """Names a recovered group: the state before it, its layers' keys, how it is finetuned."""
+    return key(
+        kind="group",
+        before=before,
+        layers=dict(layers),
+        recovery=params.quantize.finetune.model_dump(mode="json"),
+        rest=params.quantize.rest,
+        metric=params.data.metric,
+        seed=params.seed,
+        code=source.code_version(["compress.quantization"], without=["compress.config"]),
+    )
+
+
+def training_key(stage: str, params: Params, inputs: Mapping[str, str]) -> str:
+    """Names the unfinished state of `pretrain` or `finetune`: only its own work is resumed."""
+    return key(
+        kind=stage,
+        training=getattr(params, stage).model_dump(mode="json"),
+        noise=params.noise.model_dump(mode="json"),
+        groups=[
+            [g.name, g.layers, params.quantize.settings(g).model_dump(mode="json")]
+            for g in params.quantize.groups
+        ],
+        seed=params.seed,
+        inputs=dict(inputs),
+        code=source.code_version(["compress.training"], without=["compress.config"]),
+    )
+
+
+def stage_version(stage: str, params: Params) -> str:
+    """What of code and parameters a stage depends on, in meaning: not text, not other stages'."""
+    code = source.code_version(stages.TABLE[stage].code, without=["compress.config"])
+    return key(code=code, values=stages.values(params, stage))
+
+
+def hash_tensor(checkpoint: Path, tensor: str) -> str:
+    """SHA-256 of one tensor's values (as float32) in a safetensors file; opens nothing else."""
+    from compress.quantization import read_tensor
+
+    values = read_tensor(checkpoint, tensor).contiguous().numpy()
+    return hashlib.sha256(values.data.cast("B")).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_folder(folder: Path) -> str:
+    """SHA-256 over the names and contents of all files of a folder."""
+    files = sorted(f for f in folder.rglob("*") if f.is_file())
+    return key(files=[[f.relative_to(folder).as_posix(), hash_file(f)] for f in files])

@@ -1,0 +1,25 @@
+"""The task behind the stage `prepare`."""
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.outputs import write_json
+from tasks.workspace import opened
+
+
+@task(name="prepare data", cache_policy=NO_CACHE)
+def prepare(root: str) -> None:
+    """Rows of text -> artifacts/data and metrics/prepare.json.
+
+    The class names go to a file of their own, too: finetuning depends on them, and not on the
+    held-out rows that data.json also describes.
+    """
+    from compress import data
+    from compress.atomic import new_folder
+
+    workspace, params = opened(root)
+    with new_folder(workspace.data, holds="data.json") as folder:
+        facts = data.prepare(params, workspace.root, folder)
+        write_json(folder / "labels.json", {"labels": facts["labels"]})
+        (folder / "pretrain.parquet").touch()  # empty where there is no pretraining
+    write_json(workspace.metrics("prepare"), {"rows": facts["rows"], "tokens": facts["tokens"]})

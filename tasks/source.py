@@ -1,0 +1,92 @@
+"""Which code a result depends on, and a version of it that comments do not change."""
+
+import ast
+import hashlib
+import importlib.util
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# Messages, progress and copying of files: none of it can change a result.
+NEUTRAL = frozenset({"compress.errors", "compress.progress", "compress.atomic"})
+
+
+@cache
+def modules(entry: str) -> tuple[str, ...]:
+    """`entry` and every module of its package that it imports, directly or not, sorted.
+
+    `package.*` starts with every module of a package: its plug-ins, which nothing imports by name.
+    Imports are read from the source, also those inside functions; nothing is imported.
+    """
+    found: set[str] = set()
+    waiting = [entry]
+    if entry.endswith(".*"):
+        package = entry[:-2]
+        files = source_file(package).parent.glob("*.py")
+        waiting = [package, *(f"{package}.{f.stem}" for f in files if f.stem != "__init__")]
+    while waiting:
+        name = waiting.pop()
+        if name not in found and name not in NEUTRAL:
+            found.add(name)
+            waiting.extend(_imports(name))
+    return tuple(sorted(found))
+
+
+def code_version(entries: Iterable[str], *, without: Iterable[str] = ()) -> str:
+    """SHA-256 over the code of `entries` and all they import, less comments and docstrings."""
+    names = {name for entry in entries for name in modules(entry)} - set(without)
+    text = "\n".join(f"# {name}\n{_normal_code(source_file(name))}" for name in sorted(names))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@cache
+def source_file(name: str) -> Path:
+    """The file of a module of this project, found without importing it."""
+    path = ROOT.joinpath(*name.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _imports(name: str) -> set[str]:
+    """Modules of the same top-level package that the module `name` imports."""
+    file = source_file(name)
+    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    top = name.partition(".")[0]
+    found: set[str] = set()
+    for node in ast.walk(_tree(file)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = importlib.util.resolve_name("." * node.level + base, package)
+            found.add(base)
+            found.update(f"{base}.{alias.name}" for alias in node.names)
+    inside = {m for m in found if m.partition(".")[0] == top and source_file(m).is_file()}
+    return inside - {top}
+
+
+def _normal_code(file: Path) -> str:
+    """The file's code as the parser sees it: no comments, no docstrings, no layout."""
+    return _normalized(file, file.stat().st_mtime_ns)
+
+
+@cache
+def _normalized(file: Path, mtime: int) -> str:
+    tree = _tree(file)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [n for n in node.body if not _is_docstring(n)] or [ast.Pass()]
+    return ast.unparse(ast.fix_missing_locations(tree))
+
+
+def _is_docstring(node: ast.stmt) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
+
+
+def _tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"), filename=str(file))

@@ -1,0 +1,152 @@
+"""DVC, the judge of what is up to date. The only file that imports dvc."""
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from compress.config import Params
+from compress.errors import ShrinkflowError
+from tasks.caching import stage_version
+from tasks.pipeline_file import code_files
+from tasks.workspace import Workspace
+
+RECORDED = "recorded.json"  # stage -> version of its code and parameters when it was recorded
+
+
+class Versions:
+    """The stages of one workspace as DVC sees them: changed, restored from its cache, recorded."""
+
+    def __init__(self, workspace: Workspace, repo: Any):
+        self._workspace, self._repo = workspace, repo
+
+    def changes(self, stage: str) -> list[str]:
+        """What differs from dvc.lock, in words; empty where the stage is up to date."""
+        found = []
+        for entry in self._status(stage):
+            if isinstance(entry, str):
+                found.append(entry)
+                continue
+            for kind, what in entry.items():
+                found.extend(_describe(kind, what))
+        return found
+
+    def restore(self, stage: str) -> bool:
+        """Takes the outputs of an equal earlier run, whatever branch or folder it was in, from
+        DVC's run cache. False where there was none or its files are gone."""
+        from dvc.repo import lock_repo
+        from dvc.stage.cache import RunCacheNotFoundError
+
+        try:
+            with lock_repo(self._repo):
+                (entry,) = self._repo.stage.collect(self._target(stage))
+                self._repo.stage_cache.restore(entry)
+        except RunCacheNotFoundError:
+            return False
+        return True
+
+    def only_text_changed(self, stage: str, params: Params) -> bool:
+        """Whether all that changed is source text that means the same: comments, layout, or
+        settings of other stages."""
+        code = {os.path.relpath(f, self._workspace.project) for f in code_files(stage)}
+        for entry in self._status(stage):
+            if isinstance(entry, str) or set(entry) != {"changed deps"}:
+                return False
+            paths = {os.path.relpath(p, self._workspace.project) for p in entry["changed deps"]}
+            if not paths <= code:
+                return False
+        return self._recorded().get(stage) == stage_version(stage, params)
+
+    def record(self, stage: str, params: Params) -> None:
+        """Writes the stage's present inputs and outputs to dvc.lock and the cache."""
+        self._repo.commit(self._target(stage), force=True)
+        note_recorded(self._workspace, stage, params)
+
+    def _status(self, stage: str) -> list[Any]:
+        status = self._repo.status(targets=[self._target(stage)])
+        return [entry for entries in status.values() for entry in entries]
+
+    def _target(self, stage: str) -> str:
+        return f"{self._workspace.dvc_file}:{stage}"
+
+    def _recorded(self) -> dict[str, str]:
+        return _read_recorded(self._workspace)
+
+
+@contextmanager
+def open_versions(workspace: Workspace) -> Iterator[Versions]:
+    """DVC's view of `workspace`, whose folder becomes a DVC repository where it is none."""
+    _quiet()
+    from dvc.exceptions import DvcException
+    from dvc.lock import LockError
+    from dvc.repo import Repo
+
+    try:
+        if not (workspace.project / ".dvc").is_dir():
+            _init(workspace.home)
+        with Repo(str(workspace.project)) as repo:
+            yield Versions(workspace, repo)
+    except LockError as error:
+        raise ShrinkflowError(f"another DVC command is at work in {workspace.project}") from error
+    except DvcException as error:
+        raise ShrinkflowError(f"DVC: {_reason(error)}") from error
+
+
+def note_recorded(workspace: Workspace, stage: str, params: Params) -> None:
+    """Remembers which code and parameters, in meaning rather than text, made the stage."""
+    recorded = _read_recorded(workspace) | {stage: stage_version(stage, params)}
+    path = workspace.state / RECORDED
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(recorded, indent=2, sort_keys=True), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _read_recorded(workspace: Workspace) -> dict[str, str]:
+    try:
+        return json.loads((workspace.state / RECORDED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _init(folder: Path) -> None:
+    """`dvc init`, with or without git, and without telling anybody."""
+    from dvc.repo import Repo
+
+    git = next((f for f in (folder, *folder.parents) if (f / ".git").exists()), None)
+    repo = Repo.init(str(folder), no_scm=git is None, subdir=git not in (None, folder))
+    with repo.config.edit("repo") as config:
+        config["core"]["analytics"] = False
+    repo.close()
+
+
+def _quiet() -> None:
+    """DVC installs terminal handlers when it is imported; its messages go to our log instead."""
+    import dvc
+
+    for name in (dvc.__name__, "dvc_objects", "dvc_data"):
+        logging.getLogger(name).handlers.clear()
+    logging.getLogger("dvc.progress").setLevel(logging.CRITICAL)  # what its bars look at
+
+
+def _describe(kind: str, what: Any) -> list[str]:
+    """`changed deps`, {path: state or {key: state}} -> "params.yaml: seed modified"."""
+    if not isinstance(what, dict):
+        return [f"{kind}: {what}"]
+    words = []
+    for path, state in what.items():
+        if isinstance(state, dict):
+            words.append(f"{Path(path).name}: {', '.join(f'{k} {v}' for k, v in state.items())}")
+        else:
+            words.append(f"{path} {state}")
+    return words
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost message of a chain of exceptions: the outer ones say that something failed."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip() or type(error).__name__
