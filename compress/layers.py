@@ -112,7 +112,7 @@ def kind_of(module: nn.Module) -> str | None:
     return None
 
 
-def compressed(module: nn.Module, codec: Codec, *, tied: bool = False) -> nn.Module:
+def compressed(module: nn.Module, codec: Codec, *, tied: bool = False) -> CompressedLayer:
     """The compressed layer that takes the place of `module`: same bias, padding, stride, mode.
 
     Raises InputError where the module is of another kind or the codec holds another shape.
@@ -123,7 +123,7 @@ def compressed(module: nn.Module, codec: Codec, *, tied: bool = False) -> nn.Mod
     weight: Any = module.weight
     if tuple(weight.shape) != codec.shape:
         raise InputError(f"a codec of shape {codec.shape} does not fit {tuple(weight.shape)}")
-    layer: nn.Module
+    layer: CompressedLayer
     if isinstance(module, nn.Conv2d):
         layer = CompressedConv2d(codec, module, tied=tied)
     elif isinstance(module, nn.Embedding):

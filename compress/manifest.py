@@ -1,0 +1,123 @@
+"""The explicit list of compressed layers that config.json carries, and building a model from it."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import nn
+
+from compress.codecs.base import Codec, codec_class
+from compress.config import describe
+from compress.errors import CheckpointError, InputError
+from compress.layers import (
+    CompressedConv2d,
+    CompressedEmbedding,
+    CompressedLayer,
+    kind_of,
+)
+from compress.replacement import replace
+from compress.selection import LayerRef
+
+_KINDS = {CompressedConv2d: "conv2d", CompressedEmbedding: "embedding"}
+
+
+class LayerEntry(BaseModel):
+    """One compressed weight: where it is, what it replaces, how it is coded."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    kind: str
+    shape: tuple[int, ...]
+    method: str
+    settings: dict[str, Any]
+
+    def empty_codec(self) -> Codec:
+        """The codec, its tensors still to be read. Raises CheckpointError for bad settings."""
+        try:
+            cls = codec_class(self.method)
+            settings = cls.Settings(**self.settings)
+            if problems := cls.problems(self.shape, settings):
+                raise InputError("; ".join(problems))
+            return cls.empty(self.shape, settings)
+        except ValidationError as error:
+            raise CheckpointError(f"config.json, layer {self.name}: {describe(error)}") from None
+        except InputError as error:
+            raise CheckpointError(f"config.json, layer {self.name}: {error}") from None
+
+
+def read_entries(raw: Iterable[Any]) -> list[LayerEntry]:
+    """The entries of a config.json. Raises CheckpointError for what is none, or is there twice."""
+    entries = []
+    for i, item in enumerate(raw):
+        try:
+            entries.append(LayerEntry.model_validate(item))
+        except ValidationError as error:
+            raise CheckpointError(f"config.json, compressed layer {i}: {describe(error)}") from None
+    names = [name for entry in entries for name in (entry.name, *entry.aliases)]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise CheckpointError(f"config.json lists {', '.join(twice)} twice")
+    return entries
+
+
+def list_entries(model: nn.Module) -> list[dict[str, Any]]:
+    """The compressed layers of `model` in plain JSON values, in the order of the model."""
+    layers = {
+        name: module
+        for name, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, CompressedLayer)
+    }
+    entries: dict[int, LayerEntry] = {}
+    for name, layer in layers.items():
+        if id(layer.codec) in entries or layer.tied:
+            continue
+        codec = layer.codec
+        entries[id(codec)] = LayerEntry(
+            name=name,
+            aliases=tuple(n for n, other in layers.items() if other.codec is codec and n != name),
+            kind=_KINDS.get(type(layer), "linear"),  # type: ignore[arg-type]
+            shape=codec.shape,
+            method=codec.method,
+            settings=codec.settings.model_dump(mode="json"),
+        )
+    return [entry.model_dump(mode="json") for entry in entries.values()]
+
+
+def install(model: nn.Module, entries: Iterable[LayerEntry], *, strict: bool = True) -> None:
+    """Replaces the listed layers of a dense model by empty compressed ones.
+
+    A base model (BertModel) loads what a task model (bert.*) saved and the other way round, as
+    with every checkpoint of transformers. Layers that the model lacks are an error if `strict`,
+    else left to the loader's own report. Raises CheckpointError where a layer differs.
+    """
+    for entry in entries:
+        name = _locate(model, entry.name)
+        if name is None:
+            if strict:
+                raise CheckpointError(f"config.json compresses {entry.name}, the model has no such")
+            continue
+        module = model.get_submodule(name)
+        weight: Any = getattr(module, "weight", None)
+        kind = kind_of(module)
+        if kind != entry.kind or tuple(weight.shape) != entry.shape:
+            found = f"{kind} {tuple(weight.shape)}" if kind else type(module).__name__
+            raise CheckpointError(
+                f"config.json: {entry.name} is listed as {entry.kind} {entry.shape}, "
+                f"the model has {found}"
+            )
+        aliases = tuple(a for a in (_locate(model, alias) for alias in entry.aliases) if a)
+        ref = LayerRef(name, entry.kind, entry.shape, aliases, f"{name}.weight")
+        replace(model, ref, entry.empty_codec())
+
+
+def _locate(model: nn.Module, name: str) -> str | None:
+    """The path in `model` of a layer saved as `name`, with or without the base model's prefix."""
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    for path in (name, name.removeprefix(prefix), prefix + name):
+        try:
+            model.get_submodule(path)
+            return path
+        except AttributeError:
+            continue
+    return None

@@ -1,0 +1,156 @@
+"""Which layers of a model are compressed, in which group, with which settings.
+
+Names are dotted module paths. A tied weight is one layer: its first path is its name, the other
+paths are its aliases.
+"""
+
+import difflib
+from collections import defaultdict
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import nn
+
+from compress.codecs.base import codec_class
+from compress.config import CodebookConfig, GroupConfig, QuantizeConfig
+from compress.layers import kind_of
+
+
+@dataclass(frozen=True)
+class LayerRef:
+    """One weight that can be compressed.
+
+    Example: LayerRef("bert.embeddings.word_embeddings", "embedding", (30522, 384),
+    aliases=("cls.predictions.decoder",), tensor="bert.embeddings.word_embeddings.weight")
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    aliases: tuple[str, ...]
+    tensor: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every path of the weight, its own first."""
+        return (self.name, *self.aliases)
+
+
+@dataclass(frozen=True)
+class SelectedLayer:
+    """A layer with the group and the settings it is compressed with."""
+
+    group: str
+    ref: LayerRef
+    settings: CodebookConfig
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Layers by group, in the order of the params; `problems` forbid the run, `notes` do not."""
+
+    layers: tuple[SelectedLayer, ...]
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def group(self, name: str) -> tuple[SelectedLayer, ...]:
+        """The layers of one group."""
+        return tuple(layer for layer in self.layers if layer.group == name)
+
+
+def compressible(model: nn.Module) -> list[LayerRef]:
+    """Every Linear, Embedding and Conv2d whose weight can be replaced; works on the meta device.
+
+    A weight that is tied to something else than these layers is left out: replacing one side would
+    untie it.
+    """
+    owners: dict[int, set[str]] = defaultdict(set)  # parameter -> modules that hold it
+    for path, parameter in model.named_parameters(remove_duplicate=False):
+        owners[id(parameter)].add(path.rpartition(".")[0])
+    places: dict[int, list[tuple[str, nn.Module]]] = defaultdict(list)
+    for path, module in model.named_modules(remove_duplicate=False):
+        if path and kind_of(module):
+            places[id(module.weight)].append((path, module))
+    refs = []
+    for key, found in places.items():
+        names = [path for path, _ in found]
+        if owners[key] == set(names):
+            name, module = found[0]
+            shape: Any = module.weight.shape
+            aliases, tensor = tuple(names[1:]), f"{name}.weight"
+            refs.append(LayerRef(name, kind_of(module) or "", tuple(shape), aliases, tensor))
+    return refs
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a dotted name fits a pattern: `*` is any text in one part, `**` any number of parts.
+
+    `matches("**.layer.*.output.dense", "bert.encoder.layer.0.output.dense")` is true.
+    """
+    return _parts_match(pattern.split("."), name.split("."))
+
+
+def _parts_match(pattern: list[str], parts: list[str]) -> bool:
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_parts_match(pattern[1:], parts[i:]) for i in range(len(parts) + 1))
+    return (
+        bool(parts) and fnmatchcase(parts[0], pattern[0]) and _parts_match(pattern[1:], parts[1:])
+    )
+
+
+def select(model: nn.Module, quantize: QuantizeConfig) -> Selection:
+    """Applies the groups' patterns to the model; all problems are listed, none is raised."""
+    refs = compressible(model)
+    layers: list[SelectedLayer] = []
+    problems: list[str] = []
+    taken: dict[str, str] = {}
+    for group in quantize.groups:
+        found = _match_group(group, refs, model, problems)
+        for ref in found:
+            if ref.name in taken:
+                problems.append(_twice(ref, taken[ref.name], group.name))
+                continue
+            taken[ref.name] = group.name
+            layers.append(SelectedLayer(group.name, ref, quantize.settings(group)))
+    for layer in layers:
+        method = codec_class(layer.settings.method)
+        found_problems = method.problems(layer.ref.shape, layer.settings)
+        problems += [f"{layer.ref.name} (group {layer.group}): {p}" for p in found_problems]
+    notes = [
+        f"{', '.join(layer.ref.aliases)} shares its weight with {layer.ref.name}: "
+        "compressed together, counted once"
+        for layer in layers
+        if layer.ref.aliases
+    ]
+    return Selection(tuple(layers), tuple(problems), tuple(notes))
+
+
+def _match_group(
+    group: GroupConfig, refs: list[LayerRef], model: nn.Module, problems: list[str]
+) -> list[LayerRef]:
+    """The refs that any pattern of the group fits, in the order of the model."""
+    found: set[str] = set()
+    for pattern in group.layers:
+        fits = [ref for ref in refs if any(matches(pattern, name) for name in ref.names)]
+        found.update(ref.name for ref in fits)
+        if not fits:
+            problems.append(f"group {group.name}: `{pattern}` {_why_nothing(pattern, refs, model)}")
+    return [ref for ref in refs if ref.name in found]
+
+
+def _why_nothing(pattern: str, refs: list[LayerRef], model: nn.Module) -> str:
+    other = {type(m).__name__ for name, m in model.named_modules() if matches(pattern, name)}
+    if other:
+        return f"matches only what cannot be compressed ({', '.join(sorted(other))})"
+    names = [name for ref in refs for name in ref.names]
+    bare = ".".join(part for part in pattern.split(".") if part.strip("*"))
+    close = difflib.get_close_matches(bare, names, n=1, cutoff=0.0)
+    return f"matches no layer of the model{f'; the nearest name is {close[0]}' if close else ''}"
+
+
+def _twice(ref: LayerRef, first: str, second: str) -> str:
+    tied = f" (tied with {', '.join(ref.aliases)})" if ref.aliases else ""
+    return f"{ref.name}{tied} is matched by two groups, {first} and {second}; keep it in one"

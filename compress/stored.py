@@ -1,0 +1,99 @@
+"""What of a model goes into its safetensors file: tensors, their precision, the bytes."""
+
+import json
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from compress.codecs.base import Codec
+from compress.precision import round_to_half, stored
+
+# The order in which safetensors lays tensors out: by dtype, then by name.
+DTYPES = {
+    torch.int64: "I64",
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.int32: "I32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+def codec_tensors(model: nn.Module) -> set[str]:
+    """Names, in the state dict, of the tensors that belong to codecs."""
+    return {
+        f"{name}.{tensor}"
+        for name, module in model.named_modules()
+        if isinstance(module, Codec)
+        for tensor in module.state_dict()
+    }
+
+
+def round_stored(model: nn.Module, rest: str) -> None:
+    """Rounds in place the floats that are stored as fp16: codecs, and the rest if "float16"."""
+    codecs = codec_tensors(model)
+    for name, tensor in model.state_dict().items():
+        if rest == "float16" or name in codecs:
+            round_to_half(tensor)
+
+
+def stored_state(model: nn.Module, rest: str) -> dict[str, Tensor]:
+    """The state dict in the precision it is stored in; nothing in it loses a bit.
+
+    What `round_stored` would round is fp16 where it already holds fp16 values, else (after
+    training, in a Trainer's checkpoint) it keeps its own precision. Tied tensors stay the same
+    object, so that they are written once.
+    """
+    codecs = codec_tensors(model)
+    made: dict[tuple[int, torch.Size], Tensor] = {}
+    state = {}
+    for name, tensor in model.state_dict().items():
+        if tensor.is_meta or not (rest == "float16" or name in codecs):
+            state[name] = tensor
+            continue
+        key = (tensor.data_ptr(), tensor.shape)
+        if key not in made or not tensor.numel():
+            made[key] = stored(tensor)
+        state[name] = made[key]
+    return state
+
+
+def stored_bytes(model: nn.Module, rest: str) -> int:
+    """Size of the model.safetensors that `save_compressed` writes; works on the meta device.
+
+    Exact, but for tensors with values beyond fp16, which are counted as fp16 and stored as fp32.
+    """
+    codecs = codec_tensors(model)
+    seen: set[int] = set()
+    layout: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        half = tensor.is_floating_point() and (rest == "float16" or name in codecs)
+        layout[name] = (torch.float16 if half else tensor.dtype, tuple(tensor.shape))
+    return safetensors_bytes(layout)
+
+
+def safetensors_bytes(layout: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]) -> int:
+    """Size of a safetensors file of tensors {name: (dtype, shape)}: length, JSON header, data."""
+    order = list(DTYPES)
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, (dtype, shape) in sorted(
+        layout.items(), key=lambda item: (order.index(item[1][0]), item[0])
+    ):
+        start, end = end, end + math.prod(shape) * dtype.itemsize
+        header[name] = {
+            "dtype": DTYPES[dtype],
+            "shape": list(shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    return 8 + math.ceil(len(text) / 8) * 8 + end

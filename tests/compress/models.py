@@ -1,0 +1,87 @@
+"""Small real transformers models and how tests compress them."""
+
+import torch
+from torch import nn
+from transformers import (
+    AutoModelForImageClassification,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    ResNetConfig,
+    RobertaConfig,
+)
+
+from compress.codecs import codec_class
+from compress.config import CodebookConfig
+from compress.replacement import replace
+from compress.selection import compressible
+
+SIZES = {
+    "vocab_size": 120,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 40,
+}
+
+
+def text_input() -> dict[str, torch.Tensor]:
+    ids = torch.arange(3, 3 + 2 * 11).reshape(2, 11) * 5 % 120
+    ids[1, 7:] = 1  # RoBERTa's padding
+    return {"input_ids": ids, "attention_mask": (ids != 1).long()}
+
+
+def image_input() -> dict[str, torch.Tensor]:
+    return {"pixel_values": torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))}
+
+
+def roberta() -> nn.Module:
+    return AutoModelForSequenceClassification.from_config(RobertaConfig(**SIZES, num_labels=3))
+
+
+def bert() -> nn.Module:
+    return AutoModelForSequenceClassification.from_config(BertConfig(**SIZES))
+
+
+def masked_lm() -> nn.Module:
+    return AutoModelForMaskedLM.from_config(BertConfig(**SIZES))
+
+
+def resnet() -> nn.Module:
+    config = ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=3
+    )
+    model = AutoModelForImageClassification.from_config(config).train()
+    for _ in range(3):  # running statistics of batch norm that fp16 cannot hold exactly
+        model(**image_input())
+    return model
+
+
+MODELS = {
+    "roberta": (roberta, text_input),
+    "bert": (bert, text_input),
+    "masked-lm": (masked_lm, text_input),
+    "resnet": (resnet, image_input),
+}
+
+
+def make(name: str, seed: int = 0) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    """A model in eval mode with its input."""
+    torch.manual_seed(seed)
+    build, inputs = MODELS[name]
+    return build().eval(), inputs()
+
+
+def compress(model: nn.Module, only: str = "", **settings) -> list[str]:
+    """Compresses every layer that can be (whose name holds `only`); returns their names."""
+    done = []
+    for ref in compressible(model):
+        block = next(d for d in (4, 9, 7) if torch.Size(ref.shape[1:]).numel() % d == 0)
+        config = CodebookConfig(**({"block_size": block, "codebook_size": 16} | settings))
+        method = codec_class(config.method)
+        if only in ref.name and not method.problems(ref.shape, config):
+            codec, _ = method.fit(model.get_parameter(ref.tensor), config)
+            replace(model, ref, codec)
+            done.append(ref.name)
+    return done
