@@ -47,7 +47,7 @@ def skeleton(
     try:
         config = transformers.AutoConfig.from_pretrained(folder, **changes)
         with torch.device("meta"):
-            return getattr(transformers, TASKS[task]).from_config(config)
+            return getattr(transformers, TASKS[task]).from_config(config, dtype=torch.float32)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{folder}: no {task} model can be made from it: {reason}") from None

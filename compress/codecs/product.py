@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.blocks import block_problem, from_blocks, row_size, to_blocks
-from compress.codecs.base import Codec, FitReport, register
+from compress.codecs.base import Codec, FitReport, register, sum_of_squares
 from compress.codecs.gather import Bags, gather, make_bags
 from compress.config import CodebookConfig
 from compress.errors import InputError
@@ -112,8 +112,8 @@ class ProductCodec(Codec):
         return to_blocks(weight, self.settings.block_size)
 
     def _report(self, weight: Tensor, result: Any, seconds: float) -> ProductReport:
-        energy = float(weight.double().square().sum())
-        error = float((weight - self.decode()).double().square().sum())
+        energy = sum_of_squares(weight)
+        error = sum_of_squares(weight - self.decode())
         size = self.tensor_bytes(self.shape, self.settings)
         usage = torch.bincount(self._indices(), minlength=self.settings.codebook_size)
         return ProductReport(

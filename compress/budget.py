@@ -1,0 +1,128 @@
+"""Memory, time and disk of every stage of a run, from the formulas of compress.estimates."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import ceil, prod
+from pathlib import Path
+from typing import Any
+
+from compress import estimates
+from compress.config import Params, TrainingConfig
+from compress.estimates import Shape
+from compress.selection import SelectedLayer
+
+# Rows are padded to the longest of a batch of similar rows, not to max_length.
+FILLED = 0.5
+
+
+def memory_by_stage(
+    params: Params, shape: Shape, layers: Sequence[SelectedLayer]
+) -> dict[str, int]:
+    """Peak bytes of the stages that need much."""
+    length, recovery = params.data.max_length, params.quantize.finetune
+    sizes = [_elements_and_blocks(layer) for layer in layers]
+    memory = {
+        "finetune": estimates.training_memory(shape, params.finetune.batch_size, length),
+        "quantize": max(
+            estimates.clustering_memory(sizes, params.quantize.workers),
+            estimates.recovery_memory(shape, recovery.batch_size, length),
+        ),
+    }
+    if params.pretrain.enabled:
+        pretrain = params.pretrain
+        memory["pretrain"] = estimates.training_memory(
+            shape, pretrain.batch_size, pretrain.data.max_length, masked_lm=True
+        )
+    return memory
+
+
+def _elements_and_blocks(layer: SelectedLayer) -> tuple[int, int]:
+    size = prod(layer.ref.shape)
+    return size, size // getattr(layer.settings, "block_size", 1)
+
+
+def seconds_by_stage(
+    params: Params, shape: Shape, layers: Sequence[SelectedLayer], rows: Mapping[str, int]
+) -> dict[str, float | None]:
+    """Seconds of the stages that take long; None where the number of rows is not known.
+
+    `rows` counts train, validation and pretrain; what it lacks comes from the params.
+    """
+    speed, length = estimates.machine_speed(), int(params.data.max_length * FILLED)
+    train = rows.get("train", params.data.max_rows)
+    found: dict[str, float | None] = {}
+    if params.pretrain.enabled:
+        pretrain = params.pretrain
+        # A masked-LM model multiplies every token with the vocabulary as well.
+        wide = replace(shape, matrices=shape.matrices + shape.hidden * shape.vocabulary)
+        count = rows.get("pretrain", pretrain.data.max_rows)
+        cut = int(pretrain.data.max_length * FILLED)
+        found["pretrain"] = _training(wide, pretrain, count, cut, speed)
+    found["finetune"] = _training(shape, params.finetune, train, length, speed)
+
+    recovery = _training(shape, params.quantize.finetune, train, length, speed, teacher=True)
+    clustering = sum(_clustering_operations(layer) for layer in layers)
+    clustering /= speed * estimates.CLUSTER_EFFICIENCY
+    clustering += estimates.CLUSTER_SECONDS * len(layers)
+    groups = len(params.quantize.groups)
+    found["quantize"] = None if recovery is None else clustering + groups * recovery
+
+    held_out = rows.get("validation", params.data.holdout or params.data.max_validation_rows)
+    work = 2 * shape.operations((held_out or 0) * length, length)  # dense and compressed
+    found["evaluate"] = work / (speed * estimates.EFFICIENCY) if held_out else None
+    return found
+
+
+def _training(
+    shape: Shape,
+    config: TrainingConfig,
+    rows: int | None,
+    length: int,
+    speed: float,
+    *,
+    teacher: bool = False,
+) -> float | None:
+    if config.max_steps is not None:
+        steps = config.max_steps
+    elif rows is not None:
+        steps = ceil(rows / config.batch_size * config.epochs)
+    else:
+        return None
+    return estimates.training_seconds(
+        shape, steps, config.batch_size, length, speed, forwards=4.0 if teacher else 3.0
+    )
+
+
+def _clustering_operations(layer: SelectedLayer) -> float:
+    """2 operations for each weight, centroid and iteration."""
+    settings: Any = layer.settings
+    centroids = getattr(settings, "codebook_size", 1)
+    return 2.0 * prod(layer.ref.shape) * centroids * getattr(settings, "iterations", 1)
+
+
+def disk_needed(params: Params, dense: int, compressed: int) -> int:
+    """Bytes of disk: two dense models and the compressed one, each also in DVC's cache; in training
+    up to three checkpoints of weights and two moments; a student for each group; a copy in MLflow.
+    """
+    return dense * (2 * 2 + 3 * 3 + len(params.quantize.groups)) + 3 * compressed
+
+
+def resource_problems(memory: int, disk: int, workspace: Path) -> list[str]:
+    """What this machine lacks for that much memory, and that much disk at `workspace`."""
+    problems = []
+    if memory > (free := estimates.free_memory()):
+        problems.append(
+            f"about {_gib(memory)} of memory are needed, {_gib(free)} are free; "
+            "lower batch_size or max_length"
+        )
+    place = workspace.absolute()
+    while not place.exists():
+        place = place.parent
+    if disk > (free := shutil.disk_usage(place).free):
+        problems.append(f"about {_gib(disk)} of disk are needed, {_gib(free)} are free at {place}")
+    return problems
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"

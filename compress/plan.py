@@ -1,0 +1,161 @@
+"""What a run would do, before it does anything: layers, bytes, memory, time, every problem at once.
+
+Built from config.json (a model without weights) and the params; the weights are only looked
+through for NaN and Inf.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from torch import nn
+
+from compress import budget
+from compress.codecs.base import codec_class
+from compress.config import Params
+from compress.errors import CheckpointError
+from compress.estimates import Shape
+from compress.manifest import LayerEntry, install
+from compress.selection import SelectedLayer, compressible, select
+from compress.skeleton import skeleton
+from compress.source_weights import weight_problems
+from compress.stored import stored_bytes
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One weight to be compressed; `bytes` are those of its tensors as stored."""
+
+    name: str
+    aliases: tuple[str, ...]
+    kind: str
+    shape: tuple[int, ...]
+    group: str
+    method: str
+    block_size: int | None
+    codebook_size: int | None
+    bits_per_weight: float
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole of it. Sizes in bytes.
+
+    total_bytes is the model.safetensors that will be written (header included), dense_bytes that of
+    the uncompressed model in fp32, rest_bytes what is not in `layers`. memory and seconds are
+    estimates by stage (compress.estimates says how), None where the number of rows is not known;
+    disk is what a run may need for a while. problems forbid the run, notes do not.
+    """
+
+    layers: tuple[LayerPlan, ...]
+    rest_bytes: int
+    total_bytes: int
+    dense_bytes: int
+    ratio: float
+    bits_per_weight: float
+    memory: dict[str, int]
+    seconds: dict[str, float | None]
+    disk: int
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def peak_memory(self) -> int:
+        """Of the stage that needs most."""
+        return max(self.memory.values())
+
+    @property
+    def total_seconds(self) -> float:
+        """Of all stages whose length is known."""
+        return sum(seconds or 0.0 for seconds in self.seconds.values())
+
+
+def make_plan(
+    params: Params,
+    folder: Path | str,
+    *,
+    num_labels: int | None = None,
+    rows: Mapping[str, int] | None = None,
+    workspace: Path | str = ".",
+) -> Plan:
+    """The plan for the model in `folder` (compress.sources.model_folder gives it).
+
+    num_labels: classes of the task, else as config.json says; rows: number of rows by split
+    (train, validation, pretrain) for the time estimate; workspace: whose disk must hold the run.
+    Problems are listed in the plan, not raised; InputError only where no model can be made.
+    """
+    folder, rows = Path(folder), rows or {}
+    model = skeleton(folder, num_labels=num_labels)
+    dense_bytes = stored_bytes(model, "float32")
+    shape = Shape.of(model, _matrices(model))
+    selection = select(model, params.quantize)
+    problems = list(selection.problems)
+    try:
+        refs = [layer.ref for layer in selection.layers]
+        problems += weight_problems(folder, refs, getattr(model, "base_model_prefix", ""))
+    except CheckpointError as error:
+        problems.append(str(error))
+
+    layers = [layer for layer in selection.layers if not _problems(layer)]
+    install(model, [_entry(layer) for layer in layers])
+    total_bytes = stored_bytes(model, params.quantize.rest)
+    planned = tuple(_plan_layer(layer) for layer in layers)
+
+    memory = budget.memory_by_stage(params, shape, layers)
+    disk = budget.disk_needed(params, dense_bytes, total_bytes)
+    problems += budget.resource_problems(max(memory.values()), disk, Path(workspace))
+    weights = sum(prod(layer.shape) for layer in planned)
+    stored = sum(layer.bytes for layer in planned)
+    return Plan(
+        layers=planned,
+        rest_bytes=total_bytes - stored,
+        total_bytes=total_bytes,
+        dense_bytes=dense_bytes,
+        ratio=dense_bytes / total_bytes,
+        bits_per_weight=8 * stored / weights if weights else 0.0,
+        memory=memory,
+        seconds=budget.seconds_by_stage(params, shape, layers, rows),
+        disk=disk,
+        problems=tuple(problems),
+        notes=selection.notes,
+    )
+
+
+def _problems(layer: SelectedLayer) -> list[str]:
+    return codec_class(layer.settings.method).problems(layer.ref.shape, layer.settings)
+
+
+def _entry(layer: SelectedLayer) -> LayerEntry:
+    ref, settings = layer.ref, layer.settings
+    return LayerEntry(
+        name=ref.name,
+        aliases=ref.aliases,
+        kind=ref.kind,
+        shape=ref.shape,
+        method=settings.method,
+        settings=settings.model_dump(mode="json"),
+    )
+
+
+def _plan_layer(layer: SelectedLayer) -> LayerPlan:
+    ref, settings = layer.ref, layer.settings
+    size = codec_class(settings.method).tensor_bytes(ref.shape, settings)
+    return LayerPlan(
+        name=ref.name,
+        aliases=ref.aliases,
+        kind=ref.kind,
+        shape=ref.shape,
+        group=layer.group,
+        method=settings.method,
+        block_size=getattr(settings, "block_size", None),
+        codebook_size=getattr(settings, "codebook_size", None),
+        bits_per_weight=8 * size / prod(ref.shape),
+        bytes=size,
+    )
+
+
+def _matrices(model: nn.Module) -> int:
+    """Weights that every token is multiplied with: those of linear layers."""
+    return sum(prod(ref.shape) for ref in compressible(model) if ref.kind == "linear")
