@@ -1,0 +1,228 @@
+"""The HTML report: one self-contained page made from what the stages left behind.
+
+The same files give the same bytes: nothing here asks a clock, a random number or the network.
+"""
+
+import math
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from compress.atomic import new_file
+from compress.config import Params
+from tasks import figures
+from tasks.gate import misses
+from tasks.results import Results
+from tasks.workspace import Workspace
+
+TEMPLATES = Path(__file__).parent / "templates"
+COLUMNS = (
+    "name", "group", "shape", "method", "block_size", "codebook_size", "bits_per_weight", "bytes",
+    "relative_distortion", "perplexity", "dead",
+)  # fmt: skip
+PACKAGES = ("shrinkflow", "torch", "transformers", "numpy")
+
+
+def write_report(
+    workspace: Workspace, params: Params, registration: dict[str, Any] | None = None
+) -> Path:
+    """Writes the report of a workspace, whole or not at all, and returns its path.
+
+    `registration` is what the registry decided; without it register.json is read, if it is about
+    the same weights. Needs metrics/evaluate.json (InputError without it); every other part is left
+    out where its file is missing.
+    """
+    path = workspace.report
+    results = Results.read(workspace)
+    text = render(results, params, registration or results.registration())
+    with new_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def render(results: Results, params: Params, registration: dict[str, Any] | None = None) -> str:
+    """The page as text."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "size": size,
+        "times": times,
+        "number": "{:g}".format,
+        "duration": duration,
+        "cell": cell,
+    }
+    candidate, layers = results.candidate(), results.layers
+    return environment.get_template("report.html.j2").render(
+        title=params.tracking.model_name,
+        model_source=params.model.source,
+        data_source=params.data.source,
+        rows=results.data.get("rows", {}).get("validation"),
+        metric=candidate.metric,
+        score_before=results.score_before,
+        score_after=candidate.score,
+        drop=candidate.drop,
+        bytes_before=results.bytes_before,
+        bytes_after=candidate.bytes,
+        ratio=candidate.ratio,
+        bits_per_weight=results.metrics["evaluate"].get("bits_per_weight"),
+        gate=params.gate,
+        misses=misses(candidate, params.gate),
+        registration=registration,
+        summary=summary(results),
+        costs=costs(results),
+        rest_dtype=params.quantize.rest,
+        figures=pictures(results, params),
+        groups=results.groups is not None,
+        layers=[] if layers is None else layers.reindex(columns=COLUMNS).to_dict("records"),
+        colors=legend(results),
+        usage=usage(params),
+        parameters=yaml.safe_dump(params.model_dump(exclude_none=True), sort_keys=False, width=72),
+        provenance=provenance(results),
+    )
+
+
+def summary(results: Results) -> list[dict[str, str]]:
+    """Rows of the table uncompressed against compressed."""
+    candidate, quantize = results.candidate(), results.metrics["quantize"]
+    whole = results.metrics["evaluate"].get("bits_per_weight")
+    rows = [
+        (candidate.metric, f"{results.score_before:.2f}", f"{candidate.score:.2f}"),
+        ("size on disk, bytes", f"{results.bytes_before:,}", f"{candidate.bytes:,}"),
+        ("ratio", "1×", times(candidate.ratio)),
+    ]
+    if whole is not None:
+        rows.append(("bits per weight, whole model", "32", f"{whole:.3f}"))
+    if "bits_per_weight" in quantize:
+        rows.append(("bits per weight, clustered", "32", f"{quantize['bits_per_weight']:.3f}"))
+    if results.layers is not None:
+        table = results.layers
+        rows.append(("clustered weight matrices", "–", f"{len(table)}"))
+        for column, name in EMPTY.items():
+            if column in table:
+                rows.append((name, "–", f"{int(table[column].sum()):,}"))
+    return [dict(zip(("name", "before", "after"), row, strict=True)) for row in rows]
+
+
+def costs(results: Results) -> list[dict[str, Any]]:
+    """Seconds and peak memory of every stage that left them, and its share of the longest."""
+    timed = {stage: time for stage, time in results.timings.items() if "seconds" in time}
+    longest = max((time["seconds"] for time in timed.values()), default=0.0) or 1.0
+    return [
+        {
+            "stage": stage,
+            "seconds": time["seconds"],
+            "share": time["seconds"] / longest,
+            "memory": time.get("peak_memory"),
+        }
+        for stage, time in timed.items()
+    ]
+
+
+EMPTY = {
+    "empty_initial": "empty clusters after seeding",
+    "empty_total": "empty clusters met and resolved",
+    "dead": "empty clusters left",
+}
+
+
+def pictures(results: Results, params: Params) -> dict[str, Any]:
+    """The figures for which there is data, by name."""
+    layers, groups = results.layers, results.groups
+    made: dict[str, Any] = dict.fromkeys(("size", "layers", "groups", "curves"))
+    if layers is not None:
+        made["size"] = figures.size_by_part(*parts(results, layers))
+        if "perplexity" in layers:
+            made["layers"] = figures.layers(layers)
+    if groups is not None:
+        metric, floor = results.candidate().metric, results.score_before - params.gate.max_drop
+        made["groups"] = figures.score_by_group(groups, results.score_before, floor, metric)
+    if results.curves:
+        made["curves"] = figures.curves(results.curves)
+    return made
+
+
+def parts(results: Results, layers: pd.DataFrame) -> tuple[dict[str, float], dict[str, float]]:
+    """Bytes by group before (fp32) and after; `rest` is what no group covers, header included."""
+    before = (layers["weights"] * 4).groupby(layers["group"], sort=False).sum().to_dict()
+    after = layers["bytes"].groupby(layers["group"], sort=False).sum().to_dict()
+    before[figures.REST_NAME] = max(0, results.bytes_before - sum(before.values()))
+    after[figures.REST_NAME] = max(0, results.candidate().bytes - sum(after.values()))
+    return before, after
+
+
+def legend(results: Results) -> dict[str, str]:
+    """The CSS colour of each group."""
+    if results.layers is None:
+        return {}
+    names = list(dict.fromkeys(results.layers["group"]))
+    return figures.css_colors(names)
+
+
+def usage(params: Params) -> str:
+    """Code that loads the result, in the three ways people use."""
+    column = params.data.text
+    row = ", ".join(f'"{name}": ["…"]' for name in column)
+    name = params.tracking.model_name
+    return f"""\
+# as a Hugging Face model
+import compress  # registers the format
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+model = AutoModelForSequenceClassification.from_pretrained("artifacts/compressed")
+tokenizer = AutoTokenizer.from_pretrained("artifacts/compressed")
+
+# from the registry, once a version is champion
+import mlflow, pandas
+
+champion = mlflow.pyfunc.load_model("models:/{name}@champion")
+champion.predict(pandas.DataFrame({{{row}}}))
+
+# as a server
+$ mlflow models serve -m models:/{name}@champion --env-manager local"""
+
+
+def provenance(results: Results) -> dict[str, str]:
+    """What went in: hashes and versions."""
+    facts = {f"{split} rows, SHA-256": sha for split, sha in results.data.get("sha256", {}).items()}
+    if results.model_hash:
+        facts["compressed model, SHA-256"] = results.model_hash
+    facts["Python"] = platform.python_version()
+    return facts | {package: version(package) for package in PACKAGES}
+
+
+def size(count: float) -> str:
+    """Bytes in decimal units, as disks and hubs show them."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
+        if count >= scale:
+            return (
+                f"{count / scale:.1f} {unit}"
+                if count >= 10 * scale
+                else f"{count / scale:.2f} {unit}"
+            )
+    return f"{count / 1e3:.0f} kB"
+
+
+def cell(value: Any, form: str = ",.0f") -> str:
+    """A value of the table of layers; a dash where the method has no such thing."""
+    if isinstance(value, str):
+        return value
+    return "–" if value is None or math.isnan(value) else format(value, form)
+
+
+def times(ratio: float) -> str:
+    return f"{ratio:.1f}×"
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
