@@ -1,0 +1,82 @@
+"""Which store is used, and the messages when it cannot be."""
+
+import socket
+import time
+
+import mlflow
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compress.config import load_params
+from compress.errors import InputError
+from tasks import tracking
+from tasks.tracking.connection import connected, reason, without_password
+
+
+@pytest.fixture
+def closed_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def with_uri(workspace, uri):
+    return load_params(workspace.params_file, [f"tracking.uri={uri}"])
+
+
+def test_embedded_store_is_made_quietly_and_can_be_opened(finished, capfd):
+    workspace, params = finished
+    tracking.check(params, workspace)
+    assert capfd.readouterr() == ("", "")
+    assert (workspace.mlflow / "mlflow.db").is_file()
+    found = mlflow.MlflowClient(tracking.store_uri(workspace, params)).get_experiment_by_name(
+        params.tracking.experiment
+    )
+    assert found.artifact_location == (workspace.mlflow / "artifacts").as_uri()
+    start = time.perf_counter()
+    tracking.check(params, workspace)
+    assert time.perf_counter() - start < 2
+
+    with connected(workspace, params) as client:
+        client.delete_experiment(found.experiment_id)
+    with pytest.raises(InputError, match="has been deleted"):
+        tracking.check(params, workspace)
+
+
+def test_server_that_is_not_there(finished, closed_port):
+    workspace, _ = finished
+    params = with_uri(workspace, f"http://me:secret@127.0.0.1:{closed_port}")
+    with pytest.raises(InputError) as caught:
+        tracking.check(params, workspace)
+    message = str(caught.value)
+    assert message.startswith(f"tracking.uri: MLflow at http://me:***@127.0.0.1:{closed_port}")
+    assert "Connection refused" in message and "secret" not in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("uri", ["nonsense://x", "sqlite:////proc/none/x.db", "/etc/hostname/x"])
+def test_store_that_cannot_be(finished, uri):
+    workspace, _ = finished
+    with pytest.raises(InputError, match=r"tracking.uri: MLflow at "):
+        tracking.check(with_uri(workspace, uri), workspace)
+
+
+@pytest.mark.parametrize("name", ["a/b", "a:b", "a@b", " ", ".."])
+def test_names_that_mlflow_refuses(finished, name):
+    workspace, _ = finished
+    params = load_params(workspace.params_file, [f"tracking.model_name='{name}'"])
+    with pytest.raises(InputError, match="model_name"):
+        tracking.check(params, workspace)
+    assert not workspace.mlflow.exists()
+
+
+words = st.text(st.characters(categories=["L", "N"]), min_size=1)
+
+
+@given(words, words, words, st.integers(1, 65535))
+def test_passwords_are_never_shown(user, password, host, port):
+    uri = f"postgresql://{user}:{password}@{host}:{port}/db"
+    assert without_password(uri) == f"postgresql://{user}:***@{host}:{port}/db"
+    shown = reason(ValueError(f"cannot open {uri}: no such host"))
+    assert f":{password}@" not in shown and "no such host" in shown

@@ -1,0 +1,120 @@
+"""Parent and child runs in a real MLflow on SQLite."""
+
+import json
+import shutil
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compress.config import load_params
+from tasks import tracking
+from tasks.tracking.connection import connected
+from tasks.tracking.runs import curve, flat, loggable, provenance, scalars
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory, tiny_bert, tiny_compressed, stage_files):
+    """A workspace whose runs are logged as the flow does it: (client, parent, children by name)."""
+    root = tmp_path_factory.mktemp("runs")
+    workspace, params = stage_files.finish(root, tiny_bert, tiny_compressed)
+    data = workspace.data / "data.json"
+    shutil.move(data, root / "data.json")  # `prepare` has not been run when the run starts
+    parent = tracking.start_run(workspace, params)
+    shutil.move(root / "data.json", data)
+    for stage in ("prepare", "finetune", "quantize"):
+        tracking.log_stage(parent, workspace, params, stage)
+    tracking.log_stage(parent, workspace, params, "evaluate", cached=True)
+    tracking.finish_run(parent, workspace, params)
+    with connected(workspace, params) as client:
+        run = client.get_run(parent)
+        query = f"tags.`mlflow.parentRunId` = '{parent}'"
+        children = client.search_runs([run.info.experiment_id], query)
+    return client, run, {child.info.run_name: child for child in children}
+
+
+def test_parent_has_params_headline_and_hashes(logged, tiny_bert):
+    _, run, children = logged
+    assert run.info.status == "FINISHED"
+    assert set(children) == {"prepare", "finetune", "quantize", "evaluate"}
+    assert run.data.params["quantize.groups.ffn.layers"] == "['**.dense']"
+    assert run.data.params["gate.max_drop"] == "3.0"
+    assert run.data.metrics["score"] == 85.0 and run.data.metrics["drop"] == 1.0
+    tags = run.data.tags
+    assert tags["data_sha256.validation"] == "b" * 64
+    assert len(tags["code_sha256"]) == 64
+    assert tags["parent_model"] == str(tiny_bert)
+
+
+def test_child_lasts_as_long_as_its_stage(logged):
+    _, _, children = logged
+    for child in children.values():
+        assert child.info.end_time - child.info.start_time == 7000
+        assert child.data.metrics["cost/seconds"] == 7.0
+    assert children["evaluate"].data.tags["cached"] == "true"
+    assert children["quantize"].data.tags["cached"] == "false"
+
+
+def test_curves_keep_their_steps(logged):
+    client, _, children = logged
+    run = children["finetune"].info.run_id
+    history = client.get_metric_history(run, "train/loss")
+    assert [(m.step, m.value) for m in history] == [(s, 1 / s) for s in range(1, 21)]
+    assert client.get_run(run).data.metrics["loss"] == 0.5  # the stage's own, not the curve's
+    run = children["quantize"].info.run_id
+    steps = [m.step for m in client.get_metric_history(run, "train/attention/loss")]
+    assert steps == list(range(11, 21))
+    scores = [(m.step, m.value) for m in client.get_metric_history(run, "group/score")]
+    assert scores == [(1, 85.5), (2, 85.0)]
+
+
+def test_layers_are_a_table(logged):
+    client, _, children = logged
+    run = children["quantize"].info.run_id
+    experiment = children["quantize"].info.experiment_id
+    table = client.load_table(experiment, "layers.json", run_ids=[run])
+    assert list(table["relative_distortion"]) == pytest.approx([0.4, 0.3, 0.2, 0.1])
+    names = {artifact.path for artifact in client.list_artifacts(run)}
+    assert names == {"layers.json", "layers.csv", "groups.csv", "quantize.csv", "quantize.json"}
+
+
+def test_password_of_the_store_is_not_logged(finished):
+    workspace, _ = finished
+    uri = "postgresql://me:secret@host/db"
+    params = load_params(workspace.params_file, [f"tracking.uri={uri}"])
+    assert loggable(params)["tracking"]["uri"] == "postgresql://me:***@host/db"
+    assert "secret" not in json.dumps([loggable(params), provenance(workspace, params)])
+
+
+names = st.text("abcd", min_size=1, max_size=3)
+plain = st.none() | st.booleans() | st.integers(-9, 9) | st.floats(allow_nan=False) | names
+trees = st.recursive(plain, lambda inner: st.dictionaries(names, inner, max_size=4), max_leaves=8)
+
+
+@given(st.dictionaries(names, trees))
+def test_flat_names_lead_back_to_every_value(tree):
+    for name, value in flat(tree):
+        node = tree
+        for part in name.split("."):
+            node = node[part]
+        assert node == value
+
+
+@given(st.dictionaries(names, trees))
+def test_every_number_and_nothing_else_is_a_metric(tree):
+    numbers = {n: v for n, v in flat(tree) if type(v) in (int, float)}
+    assert {name: value for name, value, _ in scalars(tree)} == numbers
+
+
+def test_items_of_a_list_go_by_their_name():
+    tree = {"groups": [{"name": "ffn", "size": 8}, {"size": 4}], "text": ["a"]}
+    assert dict(flat(tree)) == {
+        "groups.ffn.name": "ffn",
+        "groups.ffn.size": 8,
+        "groups.1.size": 4,
+        "text": ["a"],
+    }
+
+
+def test_no_curve_no_metrics():
+    assert curve(None) == []
