@@ -1,16 +1,11 @@
 """Everything that can be known before work starts, asked before work starts."""
 
-from typing import TYPE_CHECKING
-
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from compress.config import Params
 from compress.errors import PlanError
-from tasks.workspace import Workspace, opened
-
-if TYPE_CHECKING:
-    from compress.plan import Plan
+from tasks.planning import plan_of
+from tasks.workspace import opened
 
 
 @task(name="check params, model, data and tracking", cache_policy=NO_CACHE)
@@ -20,18 +15,7 @@ def check(root: str) -> None:
     from tasks import tracking
 
     workspace, params = opened(root)
-    plan = plan_of(workspace, params)
+    plan = plan_of(workspace.root, params)
     if plan.problems:
         raise PlanError(list(plan.problems))
     tracking.check(params, workspace)
-
-
-def plan_of(workspace: Workspace, params: Params) -> "Plan":
-    """What would be compressed, how, into how many bytes; the data are looked at, too."""
-    from compress import data
-    from compress.plan import make_plan
-    from compress.sources import model_folder
-
-    data.check(params, workspace.root)
-    folder = model_folder(params.model.source, params.model.revision, workspace.root)
-    return make_plan(params, folder)

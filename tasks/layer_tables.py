@@ -38,7 +38,7 @@ def usage_rows(reports: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]
 
 
 def totals(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Over several layers: their number, weights and bytes; distortion and bits as weighted means."""
+    """Over several layers: number, weights, bytes; distortion and bits as weighted means."""
     weights = sum(row["weights"] for row in rows)
     size = sum(row["bytes"] for row in rows)
     distortion = sum(row["relative_distortion"] * row["weights"] for row in rows) / weights

@@ -33,8 +33,8 @@ PLOTS = {
 def write_pipeline(workspace: Workspace, params: Params) -> list[str]:
     """Makes dvc.yaml (and code.yaml) say what the stages depend on; returns what was changed.
 
-    What the user added to dvc.yaml stays: stages, parameters and dependencies are only added,
-    except for the `${...}` that stand for local sources, which follow params.yaml.
+    What the user added to dvc.yaml stays. Ours, and kept as they must be, are the dependencies on
+    this code and the `${...}` that stand for local sources; parameters are only added.
     """
     changed = []
     document = load(workspace.dvc_file) if workspace.dvc_file.is_file() else {}
@@ -49,6 +49,7 @@ def write_pipeline(workspace: Workspace, params: Params) -> list[str]:
                 "rename it or use another folder"
             )
         _add_params(entry, wanted)
+        _follow_code(entry, wanted, workspace)
         _follow_sources(entry, stage, params, workspace)
     if _plain(document) != before:
         save(workspace.dvc_file, document)
@@ -78,13 +79,13 @@ def render(workspace: Workspace, stage: str) -> dict[str, Any]:
 
 
 def code_files(stage: str) -> list[Path]:
-    """The files of a stage's code; packages whose every module is meant are one folder."""
-    files = set()
-    for entry in stages.TABLE[stage].code:
-        for module in source.modules(entry):
-            file = source.source_file(module)
-            inner = file.parent != source.ROOT / module.partition(".")[0]
-            files.add(file.parent if inner else file)
+    """The files of a stage's code; a package whose every module is meant is one folder."""
+    modules = {m for entry in stages.TABLE[stage].code for m in source.modules(entry)}
+    files = {source.source_file(module) for module in modules}
+    for folder in {file.parent for file in files}:
+        inside = set(folder.glob("*.py"))
+        if inside <= files and folder.parent != source.ROOT:
+            files = files - inside | {folder}
     return sorted(files)
 
 
@@ -114,6 +115,19 @@ def _write_code_file(workspace: Workspace) -> bool:
 def _add_params(entry: dict[str, Any], wanted: dict[str, Any]) -> None:
     listed = entry.setdefault("params", [])
     listed.extend(p for p in wanted["params"] if p not in listed)
+
+
+def _follow_code(entry: dict[str, Any], wanted: dict[str, Any], workspace: Workspace) -> None:
+    """Puts today's code files in the place of those that were listed before."""
+    code = [dep for dep in wanted.get("deps", ()) if _is_code(dep, workspace)]
+    others = [dep for dep in entry.get("deps", ()) if not _is_code(dep, workspace)]
+    if list(entry.get("deps", ())) != [*code, *others]:
+        entry["deps"] = [*code, *others]
+
+
+def _is_code(dep: Any, workspace: Workspace) -> bool:
+    path = Path(os.path.normpath(workspace.root / dep)) if isinstance(dep, str) else Path()
+    return any(path.is_relative_to(source.ROOT / package) for package in ("compress", "tasks"))
 
 
 def _follow_sources(

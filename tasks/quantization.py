@@ -1,4 +1,4 @@
-"""The tasks behind the stage `quantize`: compress one layer, recover one group, hand out the result.
+"""The tasks behind the stage `quantize`: compress a layer, recover a group, hand out the result.
 
 A task takes folders, keys and plain values, so that it can run anywhere the folders are mounted.
 """
@@ -178,7 +178,7 @@ def _group_row(facts: dict[str, Any], rows: list[dict[str, Any]], before: int) -
 
 
 def _tensor_files(folder: Path) -> dict[str, Path]:
-    """Every tensor of a model folder -> the safetensors file that holds it; only headers are read."""
+    """Every tensor of a model folder -> the safetensors file with it; only headers are read."""
     from safetensors import SafetensorError, safe_open
 
     found = {}

@@ -21,7 +21,7 @@ class Versions:
     """The stages of one workspace as DVC sees them: changed, restored from its cache, recorded."""
 
     def __init__(self, workspace: Workspace, repo: Any):
-        self._workspace, self._repo = workspace, repo
+        self.workspace, self._repo = workspace, repo
 
     def changes(self, stage: str) -> list[str]:
         """What differs from dvc.lock, in words; empty where the stage is up to date."""
@@ -33,6 +33,11 @@ class Versions:
             for kind, what in entry.items():
                 found.extend(_describe(kind, what))
         return found
+
+    def known(self, stage: str) -> bool:
+        """Whether dvc.lock has the stage at all."""
+        (entry,) = self._repo.stage.collect(self._target(stage))
+        return any(out.hash_info for out in entry.outs)
 
     def restore(self, stage: str) -> bool:
         """Takes the outputs of an equal earlier run, whatever branch or folder it was in, from
@@ -51,11 +56,11 @@ class Versions:
     def only_text_changed(self, stage: str, params: Params) -> bool:
         """Whether all that changed is source text that means the same: comments, layout, or
         settings of other stages."""
-        code = {os.path.relpath(f, self._workspace.project) for f in code_files(stage)}
+        code = {os.path.relpath(f, self.workspace.project) for f in code_files(stage)}
         for entry in self._status(stage):
             if isinstance(entry, str) or set(entry) != {"changed deps"}:
                 return False
-            paths = {os.path.relpath(p, self._workspace.project) for p in entry["changed deps"]}
+            paths = {os.path.relpath(p, self.workspace.project) for p in entry["changed deps"]}
             if not paths <= code:
                 return False
         return self._recorded().get(stage) == stage_version(stage, params)
@@ -63,17 +68,17 @@ class Versions:
     def record(self, stage: str, params: Params) -> None:
         """Writes the stage's present inputs and outputs to dvc.lock and the cache."""
         self._repo.commit(self._target(stage), force=True)
-        note_recorded(self._workspace, stage, params)
+        note_recorded(self.workspace, stage, params)
 
     def _status(self, stage: str) -> list[Any]:
         status = self._repo.status(targets=[self._target(stage)])
         return [entry for entries in status.values() for entry in entries]
 
     def _target(self, stage: str) -> str:
-        return f"{self._workspace.dvc_file}:{stage}"
+        return f"{self.workspace.dvc_file}:{stage}"
 
     def _recorded(self) -> dict[str, str]:
-        return _read_recorded(self._workspace)
+        return _read_recorded(self.workspace)
 
 
 @contextmanager
@@ -119,7 +124,7 @@ def _init(folder: Path) -> None:
     git = next((f for f in (folder, *folder.parents) if (f / ".git").exists()), None)
     repo = Repo.init(str(folder), no_scm=git is None, subdir=git not in (None, folder))
     with repo.config.edit("repo") as config:
-        config["core"]["analytics"] = False
+        config["core"]["analytics"] = "false"
     repo.close()
 
 

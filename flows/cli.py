@@ -1,0 +1,92 @@
+"""The command line. Everything heavy is imported by the command that needs it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="shrinkflow",
+    help="Make trained networks 10 to 40 times smaller and keep their accuracy.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+ParamsFile = Annotated[
+    Path,
+    typer.Option(
+        "--params", metavar="FILE", help="Another file than params.yaml runs in runs/NAME."
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("-S", "--set", metavar="KEY=VALUE", help="-S quantize.codebook_size=128; repeat."),
+]
+Folder = Annotated[Path, typer.Argument(help="A model folder, such as artifacts/compressed.")]
+DEFAULT = Path("params.yaml")
+
+
+@app.command()
+def plan(params: ParamsFile = DEFAULT, overrides: Overrides = None) -> None:
+    """Show what would be compressed, into how many bytes, and every problem. Changes nothing."""
+    from flows.session import failures
+
+    with failures():
+        from compress.config import load_params
+        from compress.errors import PlanError
+        from flows.console import show_plan
+        from tasks.planning import plan_of
+
+        found = plan_of(params.absolute().parent, load_params(params, overrides or ()))
+        show_plan(found)
+        if found.problems:
+            raise PlanError(list(found.problems))
+
+
+@app.command()
+def run(params: ParamsFile = DEFAULT, overrides: Overrides = None) -> None:
+    """Compress: every stage that is not up to date, to a registered model. -S changes the file."""
+    from flows.session import failures, flow_session
+
+    with failures():
+        from compress.config import load_params
+        from flows.console import note, show_next_steps, show_summary
+        from tasks.params_file import set_up
+        from tasks.summary import summarize
+
+        workspace, notes = set_up(params, overrides or ())
+        for text in notes:
+            note(text)
+        with flow_session(workspace):
+            from flows.pipeline import pipeline
+
+            pipeline(str(workspace.root))
+        summary = summarize(workspace)
+        show_summary(summary)
+        show_next_steps(workspace, load_params(workspace.params_file).tracking.uri)
+
+
+@app.command()
+def evaluate(folder: Folder, params: ParamsFile = DEFAULT, overrides: Overrides = None) -> None:
+    """Score a model folder, compressed or not, on the held-out rows of a params file."""
+    from flows.session import failures
+
+    with failures():
+        from compress.config import load_params
+        from flows.console import show_scores
+        from tasks.planning import evaluate_folder
+
+        values = load_params(params, overrides or ())
+        show_scores(folder, evaluate_folder(params.absolute().parent, values, folder))
+
+
+@app.command()
+def inspect(folder: Folder) -> None:
+    """Show what a compressed model is made of; checks that its files are whole."""
+    from flows.session import failures
+
+    with failures():
+        from flows.console import show_model
+        from tasks.planning import inspect_folder
+
+        show_model(folder, inspect_folder(folder))

@@ -1,0 +1,148 @@
+"""What the user sees of a run: a line a stage, tables, where to look next."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from compress.progress import console as terminal
+from tasks.summary import Summary
+from tasks.workspace import Workspace
+
+if TYPE_CHECKING:
+    from compress.plan import Plan
+
+SHOWN_REASONS = 3
+SETTINGS = ("block_size", "codebook_size", "row_scale")
+output = Console()  # tables and results; everything else goes to stderr, as progress does
+
+
+def note(text: str) -> None:
+    """Something that was done on the way and that the user should know."""
+    terminal.print(Text(text, style="dim"))
+
+
+def stage_cached(name: str) -> None:
+    terminal.print(Text.assemble(("✓ ", "green"), f"{name:<10}", ("up to date", "dim")))
+
+
+def stage_starts(name: str, reasons: Sequence[str]) -> None:
+    """`reasons` is what changed since the stage was last recorded."""
+    more = len(reasons) - SHOWN_REASONS
+    text = "; ".join(reasons[:SHOWN_REASONS]) + (f"; and {more} more" if more > 0 else "")
+    terminal.print(Text.assemble(("→ ", "cyan"), f"{name:<10}", (text, "dim")))
+
+
+def stage_ends(name: str, seconds: float) -> None:
+    terminal.print(Text.assemble(("✓ ", "green"), f"{name:<10}", (duration(seconds), "dim")))
+
+
+def show_summary(summary: Summary) -> None:
+    """The table at the end of a run."""
+    s = summary
+    table = Table(title=f"{s.name} version {s.version}", title_justify="left")
+    table.add_column("")
+    for name in ("uncompressed", "compressed"):
+        table.add_column(name, justify="right")
+    table.add_row(s.metric, f"{s.score_uncompressed:.2f}", f"{s.score:.2f}")
+    table.add_row("size on disk", size(s.bytes_uncompressed), size(s.bytes))
+    table.add_row("ratio", "1", f"{s.bytes_uncompressed / s.bytes:.1f}x")
+    table.add_row("compressed layers", "-", str(s.layers))
+    table.add_row("bits per weight in them", "32", f"{s.bits_per_weight:.2f}")
+    if s.empty_initial is not None:
+        table.add_row("empty clusters at first / left", "-", f"{s.empty_initial} / {s.dead}")
+    output.print(table)
+    spent = ", ".join(f"{name} {duration(t)}" for name, t in s.seconds.items())
+    output.print(Text(f"{duration(sum(s.seconds.values()))} of work: {spent}", style="dim"))
+    style = "bold green" if s.alias == "champion" else "yellow"
+    output.print(Text.assemble((s.alias, style), f": {s.reason}"))
+
+
+def show_next_steps(workspace: Workspace, uri: str | None) -> None:
+    """Where to look, as lines that can be copied; `uri` is MLflow's where params name one."""
+    store = uri or f"sqlite:///{_short(workspace.mlflow / 'mlflow.db')}"
+    model = _short(workspace.compressed)
+    rows = [
+        ("report", _short(workspace.report)),
+        ("runs and versions", f"mlflow ui --backend-store-uri {store}"),
+        ("flow runs", f"PREFECT_HOME={_short(workspace.prefect)} prefect server start"),
+        ("model folder", model),
+        ("load it", "import compress; from transformers import AutoModelForSequenceClassification"),
+        ("", f'model = AutoModelForSequenceClassification.from_pretrained("{model}")'),
+    ]
+    grid = Table.grid(padding=(0, 2))
+    for name, text in rows:
+        grid.add_row(Text(name, style="dim"), Text(text, overflow="fold"))
+    output.print(grid)
+
+
+def show_plan(plan: "Plan") -> None:
+    """Every layer, the sums, and every problem."""
+    table = Table(title="Plan", title_justify="left")
+    for name in ("layer", "shape", "group", "method"):
+        table.add_column(name, overflow="fold")
+    for name in ("block", "codes", "bits/weight", "bytes"):
+        table.add_column(name, justify="right")
+    for row in plan.layers:
+        table.add_row(
+            row.name, "x".join(map(str, row.shape)), row.group, row.method, str(row.block_size),
+            str(row.codebook_size), f"{row.bits_per_weight:.2f}", f"{row.bytes:,}",
+        )  # fmt: skip
+    output.print(table)
+
+
+def show_scores(folder: Path, facts: dict[str, Any]) -> None:
+    """The result of `shrinkflow evaluate`."""
+    table = Table(show_header=False)
+    table.add_row("model", str(folder))
+    table.add_row(facts["metric"], f"{facts['score']:.2f}")
+    table.add_row("held-out rows", f"{facts['rows']:,}")
+    table.add_row("size on disk", size(facts["bytes"]))
+    output.print(table)
+
+
+def show_model(folder: Path, facts: dict[str, Any]) -> None:
+    """The result of `shrinkflow inspect`."""
+    table = Table(title=str(folder), title_justify="left")
+    for name in ("layer", "kind", "shape", "method", "settings"):
+        table.add_column(name, overflow="fold")
+    for name in ("bits/weight", "bytes"):
+        table.add_column(name, justify="right")
+    for row in facts["layers"]:
+        settings = ", ".join(
+            f"{key} {row['settings'][key]}" for key in SETTINGS if key in row["settings"]
+        )
+        table.add_row(
+            row["name"], row["kind"], "x".join(map(str, row["shape"])), row["method"], settings,
+            f"{row['bits_per_weight']:.2f}", f"{row['bytes']:,}",
+        )  # fmt: skip
+    rest = facts["bytes"] - sum(row["bytes"] for row in facts["layers"])
+    table.add_row(f"everything else, {facts['rest']}", "", "", "", "", "", f"{rest:,}")
+    table.add_section()
+    table.add_row("on disk", "", "", "", "", "", f"{facts['bytes']:,}")
+    output.print(table)
+
+
+def size(count: float) -> str:
+    """Bytes in the unit a person would use, decimal as disks count."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:.2f} {unit}"
+        count /= 1000
+    return f"{count:.2f} GB"
+
+
+def duration(seconds: float) -> str:
+    """`8.3 s`, `2 min 5 s`, `1 h 12 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _short(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -1,0 +1,62 @@
+"""Around every command that runs flows: log, Prefect server, one message for what fails."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from compress.errors import InputError, ShrinkflowError
+from tasks.environment import log_to
+from tasks.server import flows_on, prefect_server
+from tasks.workspace import Workspace
+
+BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+_log: Path | None = None
+
+
+@contextmanager
+def flow_session(workspace: Workspace) -> Iterator[None]:
+    """Flows may be imported and run inside."""
+    global _log
+    _log = log_to(workspace.logs)
+    with prefect_server(workspace.prefect) as server, flows_on(server):
+        yield
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """Whatever goes wrong inside becomes one clear message and an exit status.
+
+    2: what the user gave cannot be worked with; 1: anything else; 130: Ctrl-C.
+    """
+    try:
+        yield
+    except InputError as error:
+        _end(BAD_INPUT, str(error))
+    except ShrinkflowError as error:
+        _end(FAILED, str(error), _log)
+    except KeyboardInterrupt:
+        _end(INTERRUPTED, "stopped; the same command goes on where it was")
+    except OSError as error:
+        logging.getLogger(__name__).exception("failed")
+        place = f" ({error.filename})" if error.filename else ""
+        _end(FAILED, f"{error.strerror or error}{place}", _log)
+    except Exception as error:
+        logging.getLogger(__name__).exception("failed")
+        _end(FAILED, f"{type(error).__name__}: {error}", _log)
+
+
+def _end(status: int, message: str, log: Path | None = None) -> None:
+    from rich.text import Text
+
+    from compress.progress import console
+
+    console.print(Text("error: " if status != INTERRUPTED else "", style="bold red") + message)
+    if log is not None:
+        console.print(Text(f"What happened in detail: {log}", style="dim"))
+    sys.stdout.flush()
+    logging.shutdown()
+    # Threads that still compute for a run that has ended must not hold up its exit.
+    os._exit(status)

@@ -1,0 +1,138 @@
+"""The stages as Prefect flows.
+
+A stage that is called is run, whatever was there before: DVC has decided already. Inside, finished
+layers and groups and the steps of a training that was killed are taken up again.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prefect import Flow, flow, unmapped
+from prefect.futures import as_completed
+from prefect.states import Completed
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from compress.errors import InputError, ShrinkflowError
+from compress.progress import progress_bar
+from flows.naming import run_name
+from tasks import data, evaluation, quantization, registration, training
+from tasks.outputs import timed
+from tasks.quantization import CACHED, LayerJob
+from tasks.workspace import Workspace, opened
+
+FLOWS: dict[str, Flow[..., Any]] = {}
+
+
+def stage(body: Callable[[str, str | None, dict[str, Any]], None]) -> Flow[..., Any]:
+    """Makes a flow of a stage: named after it, timed, or, where it is up to date, just `Cached`.
+
+    `body` takes the workspace's folder, the MLflow run of the pipeline, and a dict for timings.
+    """
+    name = body.__name__
+
+    @flow(name=name, flow_run_name=run_name, description=body.__doc__, validate_parameters=False)
+    def run(root: str, parent: str | None = None, cached: bool = False) -> Any:
+        if cached:
+            return Completed(name=CACHED, message="DVC: nothing that it depends on has changed")
+        with timed(Workspace(Path(root)), name) as timings:
+            body(root, parent, timings)
+        return Completed(message="done")
+
+    FLOWS[name] = run
+    return run
+
+
+@stage
+def prepare(root: str, parent: str | None, timings: dict[str, Any]) -> None:
+    """Rows of text -> tokenized parquet."""
+    data.prepare(root)
+
+
+@stage
+def pretrain(root: str, parent: str | None, timings: dict[str, Any]) -> None:
+    """Continued masked-LM training with Quant-Noise."""
+    training.pretrain(root)
+
+
+@stage
+def finetune(root: str, parent: str | None, timings: dict[str, Any]) -> None:
+    """The task, with Quant-Noise."""
+    training.finetune(root)
+
+
+@stage
+def quantize(root: str, parent: str | None, timings: dict[str, Any]) -> None:
+    """Group by group: cluster the layers, then finetune the centroids and the rest."""
+    workspace, _ = opened(root)
+    teacher = evaluation.evaluate_model(root, "finetuned")
+    key, student = quantization.first_key(root), str(workspace.finetuned)
+    groups = quantization.list_groups(root)
+    reports: dict[str, Any] = {}
+    recovered = []
+    for jobs in groups:
+        made = compress_group(root, student, jobs)
+        reports |= {layer["name"]: layer["report"] for layer in made}
+        keys = {layer["name"]: layer["key"] for layer in made}
+        state = quantization.recover_group(
+            root, jobs[0].group, key, student, keys, return_state=True
+        )
+        group = state.result()
+        key, student = group["key"], group["folder"]
+        recovered.append(group["facts"])
+    jobs = [job for group in groups for job in group]
+    quantization.finish(root, jobs, reports, recovered, student, teacher)
+    timings["layers"] = {name: report["seconds"] for name, report in reports.items()}
+
+
+@stage
+def evaluate(root: str, parent: str | None, timings: dict[str, Any]) -> None:
+    """Score and size, compressed against uncompressed."""
+    uncompressed = evaluation.evaluate_model(root, "finetuned")
+    compressed = evaluation.evaluate_model(root, "compressed")
+    evaluation.compare(root, compressed, uncompressed)
+
+
+@stage
+def register(root: str, parent: str | None, timings: dict[str, Any]) -> None:
+    """Report, MLflow version, champion or challenger."""
+    registration.register(root, parent)
+
+
+def compress_group(root: str, student: str, jobs: list[LayerJob]) -> list[dict[str, Any]]:
+    """All layers of a group as mapped tasks. One that fails does not stop the others: they are
+    finished and kept, then one error names all that failed."""
+    with progress_bar(f"compress {jobs[0].group}", len(jobs)) as bar:
+        futures = quantization.compress_layer.map(unmapped(root), unmapped(student), jobs)
+        for future in as_completed(list(futures)):
+            future.wait()  # as_completed may be ahead of the future's own state
+            bar.advance()
+    failed = {
+        job.name: future.result(raise_on_failure=False)
+        for job, future in zip(jobs, futures, strict=True)
+        if not future.state.is_completed()
+    }
+    if failed:
+        raise _failure(failed, jobs)
+    return [future.result() for future in futures]
+
+
+def _failure(failed: dict[str, Any], jobs: list[LayerJob]) -> ShrinkflowError:
+    lines = [f"  - {name}: {_message(error)}" for name, error in failed.items()]
+    kept = len(jobs) - len(failed)
+    text = (
+        f"{len(failed)} of the {len(jobs)} layers of group {jobs[0].group} failed; "
+        f"the other {kept} are kept and will not be computed again:\n" + "\n".join(lines)
+    )
+    given = all(isinstance(error, InputError) for error in failed.values())
+    return InputError(text) if given else ShrinkflowError(text)
+
+
+def _message(error: Any) -> str:
+    known = isinstance(error, ShrinkflowError)
+    return str(error) if known else f"{type(error).__name__}: {error}"
+
+
+def flow_of(name: str, workers: int) -> Flow[..., Any]:
+    """The flow of a stage; mapped tasks run `workers` at a time."""
+    return FLOWS[name].with_options(task_runner=ThreadPoolTaskRunner(max_workers=workers))

@@ -1,0 +1,79 @@
+"""What would be done, and what an existing model is made of, without doing anything."""
+
+import math
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress.config import ModelConfig, Params
+
+if TYPE_CHECKING:
+    from compress.plan import Plan
+
+
+def plan_of(base: Path, params: Params) -> "Plan":
+    """What would be compressed, how, into how many bytes; the data are looked at, too.
+
+    `base` is the folder that relative paths in the params start from.
+    """
+    from compress.plan import make_plan
+
+    from compress import data
+    from compress.sources import model_folder
+
+    data.check(params, base)
+    folder = model_folder(params.model.source, params.model.revision, base)
+    return make_plan(params, folder)
+
+
+def evaluate_folder(base: Path, params: Params, folder: Path) -> dict[str, Any]:
+    """Score of any model folder, by its own tokenizer, on the held-out rows of `params`."""
+    from compress import data, evaluation
+
+    own = params.model_copy(
+        update={
+            "model": ModelConfig(source=str(folder.resolve())),
+            "pretrain": params.pretrain.model_copy(update={"enabled": False}),
+        }
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        data.prepare(own, base, Path(temporary))
+        found = evaluation.evaluate(folder, Path(temporary), params.data.metric)
+    return found | {"bytes": sum(f.stat().st_size for f in folder.glob("*.safetensors"))}
+
+
+def inspect_folder(folder: Path) -> dict[str, Any]:
+    """The compressed layers of a model folder and its bytes, after checking that it is whole.
+
+    Raises CheckpointError where a file is damaged or does not hold what config.json says.
+    """
+    from compress.codecs.base import codec_class
+    from compress.errors import CheckpointError
+    from compress.manifest import read_entries
+    from compress.verify import check_digests, check_headers
+    from tasks.outputs import read_json
+
+    config = read_json(folder / "config.json").get("quantization_config", {})
+    if config.get("quant_method") != "shrinkflow":
+        raise CheckpointError(f"{folder}: no config.json of a model that shrinkflow compressed")
+    files = sorted(folder.glob("*.safetensors"))
+    entries = read_entries(config.get("layers", ()))
+    check_digests(files, config.get("sha256", {}))
+    check_headers(files, entries)
+    rows = []
+    for entry in entries:
+        codec = codec_class(entry.method)
+        size = codec.tensor_bytes(entry.shape, codec.Settings(**entry.settings))
+        rows.append(
+            {
+                "name": entry.name,
+                "kind": entry.kind,
+                "shape": entry.shape,
+                "method": entry.method,
+                "settings": entry.settings,
+                "bytes": size,
+                "bits_per_weight": 8 * size / math.prod(entry.shape),
+            }
+        )
+    total = sum(file.stat().st_size for file in files)
+    return {"layers": rows, "bytes": total, "rest": config.get("rest")}
