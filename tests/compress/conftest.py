@@ -1,5 +1,6 @@
 """Small real models and data, made here: a RoBERTa with its own BPE, sentences with labels."""
 
+import copy
 import random
 from pathlib import Path
 
@@ -67,8 +68,28 @@ def task_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def small_params(roberta_folder: Path, task_folder: Path) -> dict:
+def small_params(small_run: dict) -> dict:
     """The raw params of a whole run on the small RoBERTa, to be changed and validated by a test."""
+    return copy.deepcopy(small_run)
+
+
+@pytest.fixture(scope="session")
+def finetuned(tmp_path_factory: pytest.TempPathFactory, small_run: dict) -> Path:
+    """A folder with data/ and finetuned/ of the small RoBERTa, trained on the spot."""
+    from compress import data, training
+    from compress.config import Params
+
+    folder = tmp_path_factory.mktemp("finetuned")
+    params = Params.model_validate(small_run)
+    data.prepare(params, Path(), folder / "data")
+    source = Path(params.model.source)
+    training.finetune(params, source, folder / "data", folder / "finetuned", folder / "work")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_run(roberta_folder: Path, task_folder: Path) -> dict:
+    """The raw params behind `small_params`, not to be changed."""
     return {
         "model": {"source": str(roberta_folder)},
         "data": {

@@ -1,0 +1,122 @@
+"""compress_layer, recover and finalize on the small RoBERTa, from a finetuned model to a file."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification
+
+from compress import quantization
+from compress.config import CodebookConfig, Params
+from compress.errors import CheckpointError, InputError
+from compress.evaluation import evaluate
+from compress.layer_file import read_layer
+from compress.selection import select
+
+SETTINGS = CodebookConfig(block_size=4, codebook_size=16)
+
+
+@pytest.fixture
+def params(small_params) -> Params:
+    return Params.model_validate(small_params)
+
+
+def compress_group(folder: Path, student: Path, params: Params, group: str) -> dict[str, Path]:
+    model = AutoModelForSequenceClassification.from_pretrained(student)
+    files = {}
+    for layer in select(model, params.quantize).group(group):
+        path = folder / f"{layer.ref.name}.safetensors"
+        quantization.compress_layer(
+            student / "model.safetensors", layer.ref.tensor, layer.settings, seed=0, out_path=path
+        )
+        files[layer.ref.name] = path
+    return files
+
+
+def recover(folder: Path, params: Params, group: str, teacher: Path, student: Path, out: str):
+    return quantization.recover(
+        params,
+        group,
+        teacher_dir=teacher,
+        student_dir=student,
+        layer_files=compress_group(folder, student, params, group),
+        data_dir=teacher.parent / "data",
+        out_dir=folder / out,
+        work_dir=folder / f"work-{out}",
+    )
+
+
+def test_two_groups_and_the_final_file(tmp_path, params, finetuned):
+    teacher = finetuned / "finetuned"
+    first = recover(tmp_path, params, "ffn", teacher, teacher, "one")
+    second = recover(tmp_path, params, "embeddings", teacher, tmp_path / "one", "two")
+    assert second["bytes"] < first["bytes"] < (teacher / "model.safetensors").stat().st_size
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "two")
+    dense = dict(model.named_parameters())
+    assert not any("intermediate.dense.weight" in name for name in dense)
+    assert any("attention.self.query.weight" in name for name in dense)
+    final = quantization.finalize(params, tmp_path / "two", tmp_path / "final", "a card")
+    file = tmp_path / "final" / "model.safetensors"
+    assert final["bytes"] == file.stat().st_size == second["bytes"]
+    assert (tmp_path / "final" / "README.md").read_text() == "a card"
+    score = evaluate(tmp_path / "final", finetuned / "data", "accuracy")["score"]
+    assert score == pytest.approx(second["score"], abs=2)
+
+
+def test_finetuning_moves_centroids_and_rest_but_no_code(tmp_path, params, finetuned):
+    teacher = finetuned / "finetuned"
+    recover(tmp_path, params, "ffn", teacher, teacher, "one")
+    before = {
+        path.stem: read_layer(path)[0].state_dict() for path in tmp_path.glob("*dense.safetensors")
+    }
+    assert len(before) == 4
+    after = load_file(tmp_path / "one" / "model.safetensors")
+    dense = load_file(teacher / "model.safetensors")
+    for name, codec in before.items():
+        assert torch.equal(after[f"{name}.codec.codes"], codec["codes"])
+        assert not torch.equal(after[f"{name}.codec.codebook"].float(), codec["codebook"].float())
+    query = "roberta.encoder.layer.0.attention.self.query.weight"
+    assert not torch.equal(after[query], dense[query])
+
+
+def test_same_inputs_same_bytes(tmp_path, params, finetuned):
+    teacher = finetuned / "finetuned"
+    for out in ("a", "b"):
+        recover(tmp_path, params, "ffn", teacher, teacher, out)
+    a, b = ((tmp_path / out / "model.safetensors").read_bytes() for out in "ab")
+    assert a == b
+
+
+def test_recovery_brings_the_student_back_to_the_teacher(tmp_path, params, finetuned):
+    """On rows it was trained on, distillation brings the loss of a coarse codebook down."""
+    teacher = finetuned / "finetuned"
+    rates = {"learning_rate": 1e-3, "centroid_learning_rate": 1e-2}
+    longer = params.quantize.finetune.model_copy(update={"max_steps": 60, **rates})
+    coarse = params.quantize.model_copy(update={"codebook_size": 2, "finetune": longer})
+    params = params.model_copy(update={"quantize": coarse})
+    losses = recover(tmp_path, params, "ffn", teacher, teacher, "one")["curve"]
+    assert losses[-1]["loss"] < 0.7 * losses[0]["loss"]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weight_that_is_not_finite_is_refused(tmp_path, bad):
+    weight = torch.zeros(8, 8)
+    weight[3, 3] = bad
+    save_file({"w": weight}, tmp_path / "m.safetensors")
+    with pytest.raises(InputError, match="w in .*NaN or Inf"):
+        quantization.compress_layer(
+            tmp_path / "m.safetensors", "w", SETTINGS, seed=0, out_path=tmp_path / "w.safetensors"
+        )
+    assert not (tmp_path / "w.safetensors").exists()
+
+
+def test_missing_tensor_and_file_are_named(tmp_path):
+    save_file({"w": torch.zeros(8, 8)}, tmp_path / "m.safetensors")
+    with pytest.raises(CheckpointError, match="other"):
+        quantization.read_tensor(tmp_path / "m.safetensors", "other")
+    with pytest.raises(CheckpointError, match="none.safetensors"):
+        quantization.read_tensor(tmp_path / "none.safetensors", "w")
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "m.safetensors").read_bytes()[:40])
+    with pytest.raises(CheckpointError, match="cut.safetensors"):
+        quantization.read_tensor(tmp_path / "cut.safetensors", "w")
