@@ -6,10 +6,10 @@ smallest SHA-256, which keeps equal sentences on one side.
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress.atomic import new_file
 from compress.config import DataConfig, Params, TextConfig
 from compress.errors import InputError
 from compress.sources import local_path, model_folder
@@ -59,9 +59,9 @@ def prepare(params: Params, base: Path, directory: Path) -> dict[str, Any]:
         "tokens": {split: facts["tokens"] for split, facts in rows.items()},
         "sample": validation.select(range(min(4, len(validation)))).select_columns(config.text)[:],
     }
-    temporary = directory / "data.json.tmp"
-    temporary.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, directory / "data.json")
+    # Class names have a file of their own: finetuning depends on them, not on the held-out rows.
+    _write_json(directory / "labels.json", {"labels": names})
+    _write_json(directory / "data.json", facts)
     return facts
 
 
@@ -210,14 +210,19 @@ def _encode(
     )
 
 
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    with new_file(path) as temporary:
+        text = json.dumps(values, indent=2, ensure_ascii=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
 def _write(rows: "Dataset", path: Path) -> dict[str, Any]:
     """Writes parquet without any library's metadata, so that equal rows are equal bytes."""
     import pyarrow.parquet as pq
 
     table = rows.with_format("arrow")[:].combine_chunks().replace_schema_metadata(None)
-    temporary = path.with_suffix(".tmp")
-    pq.write_table(table, temporary, compression="zstd")
-    os.replace(temporary, path)
+    with new_file(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
     return {
         "rows": table.num_rows,
         "tokens": sum(len(ids) for ids in table["input_ids"]),

@@ -55,7 +55,7 @@ def finetune(
     """The task, with Quant-Noise: a classifier on `model_dir`, the teacher of what follows."""
     set_seed(params.seed)
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
-    labels = json.loads((data_dir / "data.json").read_text(encoding="utf-8"))["labels"]
+    labels = json.loads((data_dir / "labels.json").read_text(encoding="utf-8"))["labels"]
     model = quietly(
         AutoModelForSequenceClassification.from_pretrained,
         model_dir,

@@ -20,6 +20,5 @@ def prepare(root: str) -> None:
     workspace, params = opened(root)
     with new_folder(workspace.data, holds="data.json") as folder:
         facts = data.prepare(params, workspace.root, folder)
-        write_json(folder / "labels.json", {"labels": facts["labels"]})
         (folder / "pretrain.parquet").touch()  # empty where there is no pretraining
     write_json(workspace.metrics("prepare"), {"rows": facts["rows"], "tokens": facts["tokens"]})
