@@ -18,6 +18,7 @@ from compress.errors import InputError, ShrinkflowError
 from tasks.workspace import Workspace
 
 FAILURES = (MlflowException, SQLAlchemyError, OSError, ImportError)
+SERVED = ("http:", "https:", "databricks")
 # Three attempts in some seconds, instead of MLflow's seven in four minutes.
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 
@@ -37,7 +38,7 @@ def check(params: Params, workspace: Workspace) -> None:
 
     Raises InputError that says what to change.
     """
-    _check_names(params)
+    check_names(params)
     kept = {name: os.environ.get(name) for name in PATIENCE}
     os.environ |= {name: value for name, value in PATIENCE.items() if kept[name] is None}
     try:
@@ -70,12 +71,15 @@ def connected(workspace: Workspace, params: Params) -> Iterator[MlflowClient]:
 
 
 def experiment_id(client: MlflowClient, workspace: Workspace, params: Params) -> str:
-    """The experiment of `tracking.experiment`, made if it is not there."""
+    """The experiment of `tracking.experiment`, made if it is not there.
+
+    A server decides where artifacts go; for a bare database they go to the project's folder.
+    """
     name = params.tracking.experiment
     found = client.get_experiment_by_name(name)
     if found is None:
-        embedded = params.tracking.uri is None
-        location = (workspace.mlflow / "artifacts").as_uri() if embedded else None
+        served = (params.tracking.uri or "").startswith(SERVED)
+        location = None if served else (workspace.mlflow / "artifacts").as_uri()
         try:
             return client.create_experiment(name, artifact_location=location)
         except MlflowException as error:
@@ -108,9 +112,12 @@ def reason(error: BaseException) -> str:
     return textwrap.shorten(line, 300, placeholder=" ...").removesuffix(".")
 
 
-def _check_names(params: Params) -> None:
+def check_names(params: Params) -> None:
+    """Raises InputError for names that MLflow, its URIs or its queries cannot take."""
     name = params.tracking.model_name
-    if not name.strip() or any(c in name for c in "/:@") or name in (".", ".."):
-        raise InputError(f"tracking.model_name: `{name}` cannot be a name in MLflow: no / : or @")
+    if not name.strip() or any(c in name for c in "/:@'\"`") or name in (".", ".."):
+        raise InputError(
+            f"tracking.model_name: `{name}` cannot be a name in MLflow: no / : @ or quotes"
+        )
     if not params.tracking.experiment.strip():
         raise InputError("tracking.experiment: a name is needed")

@@ -1,25 +1,20 @@
 """The registry: log the model, load it back, judge it, set the alias. In this order, always."""
 
-import json
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 
 from compress.config import Params
-from compress.errors import InputError, ShrinkflowError
+from compress.errors import ShrinkflowError
 from tasks import report
-from tasks.gate import Candidate, Decision, decide
 from tasks.results import Results, metrics
-from tasks.tracking import packaging, runs
-from tasks.tracking.connection import connected, reason
+from tasks.tracking import model_versions, packaging, runs
+from tasks.tracking.connection import check_names, connected, reason
+from tasks.tracking.values import scalars
 from tasks.workspace import STAGES, Workspace
 
-CHAMPION, CHALLENGER = "champion", "challenger"
 LOADS = "load_back"  # tag: `passed`, or why it failed
-JUDGED = ("score", "drop", "ratio", "bytes", "metric", "data_hash")  # fields of Candidate, as tags
 
 
 def register(workspace: Workspace, params: Params, parent: str | None = None) -> dict[str, Any]:
@@ -30,6 +25,7 @@ def register(workspace: Workspace, params: Params, parent: str | None = None) ->
     load in a fresh process, or predicts differently there, is tagged, gets no alias, and raises
     ShrinkflowError. Returns what belongs into metrics/register.json.
     """
+    check_names(params)
     results = Results.read(workspace)
     packaging.require_model(workspace)
     own = parent is None
@@ -54,77 +50,50 @@ def _all_runs(workspace: Workspace, params: Params) -> str:
 
 
 def _register(workspace: Workspace, params: Params, results: Results, run: str) -> dict[str, Any]:
-    name = params.tracking.model_name
-    content = packaging.content_hash(workspace, params)
+    """The child run `register`, whatever comes of it."""
     with connected(workspace, params) as client:
         child = runs.open_child(client, run, "register", {}, cached=False)
-        tags = _tags(workspace, params, results, content)
-        version = _find(client, name, content)
-        new = version is None
-        if version is None:
-            model = packaging.log_model(client, workspace, params, run)
-            version = _create(client, name, model, run, tags)
-        else:
-            _set_tags(client, version, tags)
-        if version.tags.get(LOADS) != "passed":
-            _load_back(client, version, workspace, params)
-        decision = _judge(client, version, results, params)
-        found = {
-            "name": name,
-            "version": int(version.version),
-            "new": new,
-            "alias": decision.alias,
-            "passed": decision.passed,
-            "reason": decision.reason,
-            "model_sha256": results.model_hash,
-            "content_sha256": content,
-        }
+        try:
+            found = _version(client, workspace, params, results, run)
+        except Exception:
+            client.set_terminated(child, "FAILED")
+            raise
         client.log_artifact(run, str(report.write_report(workspace, params, registration=found)))
         client.log_dict(child, found, "register.json")
-        runs.log_metrics(client, child, runs.scalars(found))
-        client.set_tag(run, "registered", f"{name} version {version.version}, {decision.alias}")
+        runs.log_metrics(client, child, scalars(found))
+        summary = f"{found['name']} version {found['version']}, {found['alias']}"
+        client.set_tag(run, "registered", summary)
         client.set_terminated(child)
     return found
 
 
-def _find(client: MlflowClient, name: str, content: str) -> ModelVersion | None:
-    """The version that was made of the same content, the oldest if there are several."""
-    query = f"name = '{name}' and tags.content_sha256 = '{content}'"
-    versions = client.search_model_versions(query)
-    return min(versions, key=lambda v: int(v.version)) if versions else None
-
-
-def _create(
-    client: MlflowClient, name: str, model: LoggedModel, run: str, tags: dict[str, str]
-) -> ModelVersion:
-    try:
-        client.get_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        client.create_registered_model(name, description="Compressed by Shrinkflow.")
-    text = (
-        f"{int(tags['bytes']) / 1e6:.2f} MB, {float(tags['ratio']):.1f} times smaller than "
-        f"`{tags['parent_model']}` in fp32; {tags['metric']} {float(tags['score']):.2f}, "
-        f"{float(tags['drop']):.2f} points below the uncompressed model."
-    )
-    version = client.create_model_version(
-        name,
-        model.artifact_location,
-        run_id=run,
-        tags=tags,
-        description=text,
-        model_id=model.model_id,
-    )
-    link = json.dumps([{"name": name, "version": version.version}])
-    client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": link})
-    return version
-
-
-def _set_tags(client: MlflowClient, version: ModelVersion, tags: dict[str, str]) -> None:
-    for name, value in tags.items():
-        if version.tags.get(name) != value:
-            client.set_model_version_tag(version.name, version.version, name, value)
+def _version(
+    client: MlflowClient, workspace: Workspace, params: Params, results: Results, run: str
+) -> dict[str, Any]:
+    """Finds or makes the version, has it loaded back, judges it."""
+    name = params.tracking.model_name
+    content = packaging.content_hash(workspace, params)
+    tags = model_versions.tags(workspace, params, results, content)
+    version = model_versions.find(client, name, content)
+    new = version is None
+    if version is None:
+        model = packaging.log_model(client, workspace, params, run)
+        version = model_versions.create(client, name, model, run, tags)
+    else:
+        model_versions.set_tags(client, version, tags)
+    if version.tags.get(LOADS) != "passed":
+        _load_back(client, version, workspace, params)
+    decision = model_versions.judge(client, version, results, params)
+    return {
+        "name": name,
+        "version": int(version.version),
+        "new": new,
+        "alias": decision.alias,
+        "passed": decision.passed,
+        "reason": decision.reason,
+        "model_sha256": results.model_hash,
+        "content_sha256": content,
+    }
 
 
 def _load_back(
@@ -133,58 +102,8 @@ def _load_back(
     try:
         packaging.load_back(workspace, params, f"models:/{version.name}/{version.version}")
     except ShrinkflowError as error:
-        _set_tags(client, version, {LOADS: f"failed: {reason(error)}"})
+        model_versions.set_tags(client, version, {LOADS: f"failed: {reason(error)}"})
         raise ShrinkflowError(
             f"{version.name} version {version.version} was registered but got no alias: {error}"
         ) from error
-    _set_tags(client, version, {LOADS: "passed"})
-
-
-def _judge(
-    client: MlflowClient, version: ModelVersion, results: Results, params: Params
-) -> Decision:
-    """Decides, says so in the version's tags, then moves the alias."""
-    candidate = results.candidate(str(version.version))
-    decision = decide(candidate, _champion(client, version.name), params.gate)
-    gate = "passed" if decision.passed else "not passed"
-    _set_tags(client, version, {"gate": gate, "reason": decision.reason})
-    aliases = client.get_registered_model(version.name).aliases
-    other = CHALLENGER if decision.alias == CHAMPION else CHAMPION
-    client.set_registered_model_alias(version.name, decision.alias, version.version)
-    if str(aliases.get(other)) == str(version.version):
-        client.delete_registered_model_alias(version.name, other)
-    return decision
-
-
-def _champion(client: MlflowClient, name: str) -> Candidate | None:
-    """The present champion as its tags describe it, None where there is none."""
-    version_number = client.get_registered_model(name).aliases.get(CHAMPION)
-    if version_number is None:
-        return None
-    version = client.get_model_version(name, str(version_number))
-    missing = [tag for tag in JUDGED if tag not in version.tags]
-    if missing:
-        raise InputError(
-            f"{name} version {version.version} is champion but has no tag {', '.join(missing)}: it "
-            "was not registered by shrinkflow; give another tracking.model_name or remove the alias"
-        )
-    tags = version.tags
-    return Candidate(
-        score=float(tags["score"]),
-        drop=float(tags["drop"]),
-        ratio=float(tags["ratio"]),
-        bytes=int(tags["bytes"]),
-        metric=tags["metric"],
-        data_hash=tags["data_hash"],
-        version=str(version.version),
-    )
-
-
-def _tags(workspace: Workspace, params: Params, results: Results, content: str) -> dict[str, str]:
-    """What a version is known by. Numbers are written so that they are read back exactly."""
-    candidate = results.candidate()
-    tags = {name: str(getattr(candidate, name)) for name in JUDGED}
-    tags |= {"content_sha256": content, "model_sha256": results.model_hash or ""}
-    kept = ("git_commit", "code_sha256", "parent_model", "parent_model_revision", "data_source")
-    made_of = runs.provenance(workspace, params)
-    return tags | {name: made_of[name] for name in kept if name in made_of}
+    model_versions.set_tags(client, version, {LOADS: "passed"})

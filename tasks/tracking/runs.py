@@ -1,25 +1,22 @@
 """A parent run for the pipeline, a child for every stage: params, metrics, curves, tables."""
 
-import getpass
-import math
-import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import pandas as pd
 import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
 from compress.config import Params
-from tasks import results, source
+from tasks import results
 from tasks.tracking.connection import connected, experiment_id, without_password
+from tasks.tracking.provenance import data_tags, provenance
+from tasks.tracking.values import Value, curve, flat, scalars
 from tasks.workspace import Workspace
 
 PARENT = "mlflow.parentRunId"
 HEADLINE = ("score", "score_uncompressed", "drop", "ratio", "bytes", "bytes_uncompressed")
-CODE = ("compress.data", "compress.training", "compress.quantization", "compress.evaluation")
 MAX_PARAMS, MAX_METRICS, MAX_VALUE = 100, 1000, 6000  # MLflow's limits of one call
 
 
@@ -59,7 +56,7 @@ def log_stage(
         timing = results.timings(workspace, stage)
         child = open_child(client, parent, stage, timing, cached=cached)
         found = results.metrics(workspace, stage)
-        log_metrics(client, child, [*scalars(found), *scalars(timing, "cost/", ("start", "end"))])
+        log_metrics(client, child, [*scalars(found), *_costs(timing)])
         log_metrics(client, child, curve(results.plot(workspace, stage)))
         if stage == "quantize":
             _log_layers(client, child, workspace)
@@ -96,7 +93,7 @@ def open_child(
     return run.info.run_id
 
 
-def log_metrics(client: MlflowClient, run: str, values: list[tuple[str, float, int]]) -> None:
+def log_metrics(client: MlflowClient, run: str, values: list[Value]) -> None:
     """(name, value, step) in as few calls as MLflow allows: a call costs as much as a thousand."""
     now = int(time.time() * 1000)
     listed = [Metric(name, float(value), now, step) for name, value, step in values]
@@ -104,10 +101,18 @@ def log_metrics(client: MlflowClient, run: str, values: list[tuple[str, float, i
         client.log_batch(run, metrics=listed[start : start + MAX_METRICS])
 
 
+def _costs(timing: Mapping[str, Any]) -> list[Value]:
+    """Seconds and memory; those of single layers are a column of the table of layers."""
+    kept = {k: v for k, v in timing.items() if k not in ("start", "end", "layers")}
+    return scalars(kept, "cost/")
+
+
 def _log_layers(client: MlflowClient, run: str, workspace: Workspace) -> None:
     layers, groups = results.plot(workspace, "layers"), results.plot(workspace, "groups")
     if layers is not None:
-        client.log_table(run, layers, "layers.json")
+        seconds = results.timings(workspace, "quantize").get("layers", {})
+        table = layers.assign(seconds=layers["name"].map(seconds))
+        client.log_table(run, table, "layers.json")
         client.log_artifact(run, str(workspace.plot("layers")))
     if groups is not None:
         numbers = groups.select_dtypes("number")
@@ -118,86 +123,6 @@ def _log_layers(client: MlflowClient, run: str, workspace: Workspace) -> None:
         ]
         log_metrics(client, run, steps)
         client.log_artifact(run, str(workspace.plot("groups")))
-
-
-def curve(table: pd.DataFrame | None) -> list[tuple[str, float, int]]:
-    """Every number of a training curve with its step; groups are told apart by name."""
-    if table is None:
-        return []
-    columns = [c for c in table.select_dtypes("number") if c != "step"]
-    group = table["group"].astype(str) + "/" if "group" in table else [""] * len(table)
-    return [
-        (f"train/{name}{column}", value, int(step))
-        for column in columns
-        for name, value, step in zip(group, table[column], table["step"], strict=True)
-        if not math.isnan(value)
-    ]
-
-
-def scalars(
-    node: Any, prefix: str = "", without: tuple[str, ...] = ()
-) -> list[tuple[str, float, int]]:
-    """The numbers of a JSON object, nested names joined by dots."""
-    numbers = []
-    for name, value in flat(node, prefix):
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            numbers.append((name, float(value), 0))
-    return [n for n in numbers if n[0].removeprefix(prefix) not in without]
-
-
-def flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted name, value) of nested mappings; list items go by their `name`, else position."""
-    if isinstance(node, dict):
-        for name, value in node.items():
-            yield from flat(value, f"{prefix}{name}.")
-    elif isinstance(node, list) and node and all(isinstance(item, dict) for item in node):
-        for i, item in enumerate(node):
-            yield from flat(item, f"{prefix}{item.get('name', i)}.")
-    else:
-        yield prefix.removesuffix("."), node
-
-
-def provenance(workspace: Workspace, params: Params) -> dict[str, str]:
-    """Tags that say what a run was made of: code, commit, base model, user."""
-    tags = {
-        "code_sha256": source.code_version(CODE),
-        "parent_model": params.model.source,
-        "data_source": params.data.source,
-        "mlflow.source.name": "shrinkflow",
-        "mlflow.source.type": "LOCAL",
-        "mlflow.user": _user(),
-    }
-    if params.model.revision:
-        tags["parent_model_revision"] = params.model.revision
-    commit = git_commit(workspace)
-    if commit:
-        tags |= {"git_commit": commit, "mlflow.source.git.commit": commit.removesuffix("-dirty")}
-    return tags
-
-
-def data_tags(workspace: Workspace) -> dict[str, str]:
-    """Hashes of the rows that `prepare` wrote, none where it has not been run."""
-    hashes = results.data_facts(workspace).get("sha256", {})
-    return {f"data_sha256.{split}": sha for split, sha in hashes.items()}
-
-
-def git_commit(workspace: Workspace) -> str | None:
-    """The commit that is checked out, `-dirty` where tracked files differ; None outside of git."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(
-            command, cwd=workspace.root, capture_output=True, text=True, timeout=20, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container's user without a name
-        return "unknown"
 
 
 def _tags(values: Mapping[str, str]) -> list[RunTag]:

@@ -55,6 +55,15 @@ def test_server_that_is_not_there(finished, closed_port):
     assert "\n" not in message
 
 
+def test_artifacts_of_a_bare_database_go_to_the_project(finished):
+    workspace, _ = finished
+    params = with_uri(workspace, f"sqlite:///{workspace.root}/elsewhere.db")
+    tracking.check(params, workspace)
+    with connected(workspace, params) as client:
+        found = client.get_experiment_by_name(params.tracking.experiment)
+    assert found.artifact_location == (workspace.mlflow / "artifacts").as_uri()
+
+
 @pytest.mark.parametrize("uri", ["nonsense://x", "sqlite:////proc/none/x.db", "/etc/hostname/x"])
 def test_store_that_cannot_be(finished, uri):
     workspace, _ = finished
@@ -62,7 +71,7 @@ def test_store_that_cannot_be(finished, uri):
         tracking.check(with_uri(workspace, uri), workspace)
 
 
-@pytest.mark.parametrize("name", ["a/b", "a:b", "a@b", " ", ".."])
+@pytest.mark.parametrize("name", ["a/b", "a:b", "a@b", "a`b", " ", ".."])
 def test_names_that_mlflow_refuses(finished, name):
     workspace, _ = finished
     params = load_params(workspace.params_file, [f"tracking.model_name='{name}'"])

@@ -1,0 +1,108 @@
+"""Versions of the registered model: found by content, known by their tags, judged by the gate."""
+
+import json
+
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from compress.config import Params
+from compress.errors import InputError
+from tasks.gate import Candidate, Decision, decide
+from tasks.results import Results
+from tasks.tracking.provenance import provenance
+from tasks.workspace import Workspace
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+JUDGED = ("score", "drop", "ratio", "bytes", "metric", "data_hash")  # fields of Candidate, as tags
+
+
+def find(client: MlflowClient, name: str, content: str) -> ModelVersion | None:
+    """The version that was made of the same content, the oldest if there are several."""
+    query = f"name = '{name}' and tags.content_sha256 = '{content}'"
+    versions = client.search_model_versions(query)
+    return min(versions, key=lambda v: int(v.version)) if versions else None
+
+
+def create(
+    client: MlflowClient, name: str, model: LoggedModel, run: str, tags: dict[str, str]
+) -> ModelVersion:
+    try:
+        client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        client.create_registered_model(name, description="Compressed by Shrinkflow.")
+    text = (
+        f"{int(tags['bytes']) / 1e6:.2f} MB, {float(tags['ratio']):.1f} times smaller than "
+        f"`{tags['parent_model']}` in fp32; {tags['metric']} {float(tags['score']):.2f}, "
+        f"{float(tags['drop']):.2f} points below the uncompressed model."
+    )
+    version = client.create_model_version(
+        name,
+        model.artifact_location,
+        run_id=run,
+        tags=tags,
+        description=text,
+        model_id=model.model_id,
+    )
+    link = json.dumps([{"name": name, "version": version.version}])
+    client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": link})
+    return version
+
+
+def set_tags(client: MlflowClient, version: ModelVersion, tags: dict[str, str]) -> None:
+    for name, value in tags.items():
+        if version.tags.get(name) != value:
+            client.set_model_version_tag(version.name, version.version, name, value)
+
+
+def judge(
+    client: MlflowClient, version: ModelVersion, results: Results, params: Params
+) -> Decision:
+    """Decides, says so in the version's tags, then moves the alias."""
+    candidate = results.candidate(str(version.version))
+    decision = decide(candidate, _champion(client, version.name), params.gate)
+    gate = "passed" if decision.passed else "not passed"
+    set_tags(client, version, {"gate": gate, "reason": decision.reason})
+    aliases = client.get_registered_model(version.name).aliases
+    other = CHALLENGER if decision.alias == CHAMPION else CHAMPION
+    client.set_registered_model_alias(version.name, decision.alias, version.version)
+    if str(aliases.get(other)) == str(version.version):
+        client.delete_registered_model_alias(version.name, other)
+    return decision
+
+
+def _champion(client: MlflowClient, name: str) -> Candidate | None:
+    """The present champion as its tags describe it, None where there is none."""
+    version_number = client.get_registered_model(name).aliases.get(CHAMPION)
+    if version_number is None:
+        return None
+    version = client.get_model_version(name, str(version_number))
+    missing = [tag for tag in JUDGED if tag not in version.tags]
+    if missing:
+        raise InputError(
+            f"{name} version {version.version} is champion but has no tag {', '.join(missing)}: it "
+            "was not registered by shrinkflow; give another tracking.model_name or remove the alias"
+        )
+    tags = version.tags
+    return Candidate(
+        score=float(tags["score"]),
+        drop=float(tags["drop"]),
+        ratio=float(tags["ratio"]),
+        bytes=int(tags["bytes"]),
+        metric=tags["metric"],
+        data_hash=tags["data_hash"],
+        version=str(version.version),
+    )
+
+
+def tags(workspace: Workspace, params: Params, results: Results, content: str) -> dict[str, str]:
+    """What a version is known by. Numbers are written so that they are read back exactly."""
+    candidate = results.candidate()
+    tags = {name: str(getattr(candidate, name)) for name in JUDGED}
+    tags |= {"content_sha256": content, "model_sha256": results.model_hash or ""}
+    kept = ("git_commit", "code_sha256", "parent_model", "parent_model_revision", "data_source")
+    made_of = provenance(workspace, params)
+    return tags | {name: made_of[name] for name in kept if name in made_of}
