@@ -59,7 +59,10 @@ class DataConfig(TextConfig):
 
 
 class TrainingConfig(Section):
-    """Optimizer settings, in the terms of Hugging Face's TrainingArguments."""
+    """Optimizer settings, in the terms of Hugging Face's TrainingArguments.
+
+    bf16 `auto`: mixed precision where processor or GPU computes bfloat16 itself.
+    """
 
     epochs: Annotated[float, Field(gt=0)] = 2.0
     max_steps: Positive | None = None
@@ -68,7 +71,7 @@ class TrainingConfig(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     warmup_fraction: Rate = 0.06
     checkpoint_steps: Positive = 50
-    bf16: bool = False
+    bf16: bool | Literal["auto"] = "auto"
 
 
 class PretrainConfig(TrainingConfig):

@@ -133,7 +133,7 @@ def arguments(
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         warmup_steps=config.warmup_fraction,
-        bf16=config.bf16,
+        bf16=has_bfloat16() if config.bf16 == "auto" else config.bf16,
         use_cpu=not torch.cuda.is_available(),
         train_sampling_strategy="group_by_length",
         seed=seed,
@@ -147,6 +147,14 @@ def arguments(
         disable_tqdm=True,
         report_to="none",
     )
+
+
+def has_bfloat16() -> bool:
+    """Whether bfloat16 is fast here: it halves the time of a step then, and costs no score."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # not in every torch
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def last_checkpoint(work_dir: Path) -> str | None:
