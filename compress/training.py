@@ -109,11 +109,13 @@ def quietly(load: Callable[..., Any], *args: Any, **options: Any) -> Any:
     """Loads or saves without progress bars and without notes on heads that are new."""
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
+    shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
         return load(*args, **options)
     finally:
-        transformers_logging.enable_progress_bar()
+        if shown:
+            transformers_logging.enable_progress_bar()
         transformers_logging.set_verbosity(level)
 
 
