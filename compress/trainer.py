@@ -153,7 +153,9 @@ def has_bfloat16() -> bool:
     """Whether bfloat16 is fast here: it halves the time of a step then, and costs no score."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # not in every torch
+    capabilities: dict[str, Any] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # not in every torch
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
