@@ -3,7 +3,6 @@
 The same files give the same bytes: nothing here asks a clock, a random number or the network.
 """
 
-import math
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from compress.atomic import new_file
 from compress.config import Params
 from tasks import figures
+from tasks.formats import cell, duration, size, times
 from tasks.gate import misses
 from tasks.results import Results
 from tasks.workspace import Workspace
@@ -198,31 +198,3 @@ def provenance(results: Results) -> dict[str, str]:
         facts["compressed model, SHA-256"] = results.model_hash
     facts["Python"] = platform.python_version()
     return facts | {package: version(package) for package in PACKAGES}
-
-
-def size(count: float) -> str:
-    """Bytes in decimal units, as disks and hubs show them."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
-        if count >= scale:
-            return (
-                f"{count / scale:.1f} {unit}"
-                if count >= 10 * scale
-                else f"{count / scale:.2f} {unit}"
-            )
-    return f"{count / 1e3:.0f} kB"
-
-
-def cell(value: Any, form: str = ",.0f") -> str:
-    """A value of the table of layers; a dash where the method has no such thing."""
-    if isinstance(value, str):
-        return value
-    return "–" if value is None or math.isnan(value) else format(value, form)
-
-
-def times(ratio: float) -> str:
-    return f"{ratio:.1f}×"
-
-
-def duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"

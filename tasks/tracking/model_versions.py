@@ -9,6 +9,7 @@ from mlflow.exceptions import MlflowException
 
 from compress.config import Params
 from compress.errors import InputError
+from tasks.formats import size, times
 from tasks.gate import Candidate, Decision, decide
 from tasks.results import Results
 from tasks.tracking.provenance import provenance
@@ -35,7 +36,7 @@ def create(
             raise
         client.create_registered_model(name, description="Compressed by Shrinkflow.")
     text = (
-        f"{int(tags['bytes']) / 1e6:.2f} MB, {float(tags['ratio']):.1f} times smaller than "
+        f"{size(int(tags['bytes']))}, {times(float(tags['ratio']))} smaller than "
         f"`{tags['parent_model']}` in fp32; {tags['metric']} {float(tags['score']):.2f}, "
         f"{float(tags['drop']):.2f} points below the uncompressed model."
     )

@@ -10,7 +10,7 @@ import pytest
 from compress.config import load_params
 from compress.errors import InputError
 from tasks.figures import group_colors
-from tasks.report import cell, duration, parts, size, write_report
+from tasks.report import parts, write_report
 from tasks.results import Results
 
 
@@ -155,13 +155,3 @@ def test_needs_an_evaluation(finished):
 def test_groups_have_colours_of_their_own():
     colors = group_colors(["ffn", "embeddings", "attention"])
     assert len(set(colors.values())) == 4
-
-
-def test_numbers_as_people_read_them():
-    assert [size(b) for b in (999, 4_583_912, 90_861_000, 2.5e9)] == [
-        "1 kB", "4.58 MB", "90.9 MB", "2.50 GB",
-    ]  # fmt: skip
-    assert [duration(s) for s in (6.12, 59.96, 211.8)] == ["6.1 s", "1 min 00 s", "3 min 32 s"]
-    assert [cell(v) for v in (256.0, 77824, None, float("nan"), "product")] == [
-        "256", "77,824", "–", "–", "product",
-    ]  # fmt: skip
