@@ -37,10 +37,10 @@ def plan(params: ParamsFile = DEFAULT, overrides: Overrides = None) -> None:
         from flows.console import show_plan
         from tasks.planning import plan_of
 
-        found = plan_of(params.absolute().parent, load_params(params, overrides or ()))
+        found, problems = plan_of(params.absolute().parent, load_params(params, overrides or ()))
         show_plan(found)
-        if found.problems:
-            raise PlanError(list(found.problems))
+        if problems:
+            raise PlanError(problems)
 
 
 @app.command()

@@ -1,9 +1,11 @@
 """What the user sees of a run: a line a stage, tables, where to look next."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -17,12 +19,13 @@ if TYPE_CHECKING:
 
 SHOWN_REASONS = 3
 SETTINGS = ("block_size", "codebook_size", "row_scale")
-output = Console()  # tables and results; everything else goes to stderr, as progress does
+# Tables and results; everything else goes to stderr, as progress does. A file is not wrapped.
+output = Console(width=None if sys.stdout.isatty() else 160)
 
 
 def note(text: str) -> None:
     """Something that was done on the way and that the user should know."""
-    terminal.print(Text(text, style="dim"))
+    terminal.print(Text(text, style="dim"), soft_wrap=True)
 
 
 def stage_cached(name: str) -> None:
@@ -33,7 +36,7 @@ def stage_starts(name: str, reasons: Sequence[str]) -> None:
     """`reasons` is what changed since the stage was last recorded."""
     more = len(reasons) - SHOWN_REASONS
     text = "; ".join(reasons[:SHOWN_REASONS]) + (f"; and {more} more" if more > 0 else "")
-    terminal.print(Text.assemble(("→ ", "cyan"), f"{name:<10}", (text, "dim")))
+    terminal.print(Text.assemble(("→ ", "cyan"), f"{name:<10}", (text, "dim")), soft_wrap=True)
 
 
 def stage_ends(name: str, seconds: float) -> None:
@@ -80,18 +83,36 @@ def show_next_steps(workspace: Workspace, uri: str | None) -> None:
 
 
 def show_plan(plan: "Plan") -> None:
-    """Every layer, the sums, and every problem."""
-    table = Table(title="Plan", title_justify="left")
-    for name in ("layer", "shape", "group", "method"):
-        table.add_column(name, overflow="fold")
-    for name in ("block", "codes", "bits/weight", "bytes"):
-        table.add_column(name, justify="right")
+    """Every layer, then the sums: bytes, ratio, memory, disk, time."""
+    table = _layer_table("layer", "shape", "bits/weight", "bytes")
+    heading = None
     for row in plan.layers:
-        table.add_row(
-            row.name, "x".join(map(str, row.shape)), row.group, row.method, str(row.block_size),
-            str(row.codebook_size), f"{row.bits_per_weight:.2f}", f"{row.bytes:,}",
-        )  # fmt: skip
+        settings = {"block_size": row.block_size, "codebook_size": row.codebook_size}
+        title = f"{row.group}: {_method(row.method, settings)}"
+        if title != heading:
+            table.add_section()
+            table.add_row(Text(title, style="bold"))
+            heading = title
+        table.add_row(row.name, _shape(row.shape), f"{row.bits_per_weight:.2f}", f"{row.bytes:,}")
+    _add_sums(table, plan.rest_bytes, plan.total_bytes, "")
     output.print(table)
+    greedy = max(plan.memory, key=lambda stage: plan.memory[stage])
+    times = [f"{name} {duration(s)}" for name, s in plan.seconds.items() if s is not None]
+    grid = Table.grid(padding=(0, 2))
+    for name, text in (
+        (
+            "size",
+            f"{size(plan.dense_bytes)} -> {size(plan.total_bytes)}, {plan.ratio:.1f}x smaller",
+        ),
+        ("compressed layers", f"{len(plan.layers)}, {plan.bits_per_weight:.2f} bits per weight"),
+        ("peak memory, about", f"{size(plan.peak_memory)} ({greedy})"),
+        ("disk for a while", size(plan.disk)),
+        ("time, roughly", f"{duration(plan.total_seconds)} ({', '.join(times)})"),
+    ):
+        grid.add_row(Text(name, style="dim"), text)
+    output.print(grid)
+    for text in plan.notes:
+        note(text)
 
 
 def show_scores(folder: Path, facts: dict[str, Any]) -> None:
@@ -106,24 +127,45 @@ def show_scores(folder: Path, facts: dict[str, Any]) -> None:
 
 def show_model(folder: Path, facts: dict[str, Any]) -> None:
     """The result of `shrinkflow inspect`."""
-    table = Table(title=str(folder), title_justify="left")
-    for name in ("layer", "kind", "shape", "method", "settings"):
-        table.add_column(name, overflow="fold")
-    for name in ("bits/weight", "bytes"):
-        table.add_column(name, justify="right")
+    table = _layer_table("layer", "shape", "bits/weight", "bytes")
+    heading = None
     for row in facts["layers"]:
-        settings = ", ".join(
-            f"{key} {row['settings'][key]}" for key in SETTINGS if key in row["settings"]
-        )
-        table.add_row(
-            row["name"], row["kind"], "x".join(map(str, row["shape"])), row["method"], settings,
-            f"{row['bits_per_weight']:.2f}", f"{row['bytes']:,}",
-        )  # fmt: skip
+        title = f"{row['kind']}: {_method(row['method'], row['settings'])}"
+        if title != heading:
+            table.add_section()
+            table.add_row(Text(title, style="bold"))
+            heading = title
+        bits = f"{row['bits_per_weight']:.2f}"
+        table.add_row(row["name"], _shape(row["shape"]), bits, f"{row['bytes']:,}")
     rest = facts["bytes"] - sum(row["bytes"] for row in facts["layers"])
-    table.add_row(f"everything else, {facts['rest']}", "", "", "", "", "", f"{rest:,}")
-    table.add_section()
-    table.add_row("on disk", "", "", "", "", "", f"{facts['bytes']:,}")
+    _add_sums(table, rest, facts["bytes"], f", {facts['rest']}")
+    output.print(Text(str(folder), style="bold"))
     output.print(table)
+
+
+def _layer_table(first: str, *numbers: str) -> Table:
+    """Fits 80 columns: names of layers are long, and never cut."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(first, overflow="fold")
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _add_sums(table: Table, rest: int, total: int, precision: str) -> None:
+    table.add_section()
+    table.add_row(f"everything else{precision}", "", "", f"{rest:,}")
+    table.add_row("file", "", "", Text(f"{total:,}", style="bold"))
+
+
+def _method(method: str, settings: dict[str, Any]) -> str:
+    """`product, block_size 8, codebook_size 256`."""
+    known = [f"{name} {settings[name]}" for name in SETTINGS if settings.get(name)]
+    return ", ".join([method, *known])
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "x".join(str(size) for size in shape)
 
 
 def size(count: float) -> str:

@@ -53,9 +53,11 @@ def _end(status: int, message: str, log: Path | None = None) -> None:
 
     from compress.progress import console
 
-    console.print(Text("error: " if status != INTERRUPTED else "", style="bold red") + message)
+    console.print(
+        Text("error: " if status != INTERRUPTED else "", style="bold red") + message, soft_wrap=True
+    )
     if log is not None:
-        console.print(Text(f"What happened in detail: {log}", style="dim"))
+        console.print(Text(f"What happened in detail: {log}", style="dim"), soft_wrap=True)
     sys.stdout.flush()
     logging.shutdown()
     # Threads that still compute for a run that has ended must not hold up its exit.

@@ -59,7 +59,7 @@ def group_key(*, before: str, layers: Mapping[str, str], params: Params) -> str:
         rest=params.quantize.rest,
         metric=params.data.metric,
         seed=params.seed,
-        code=source.code_version(["compress.quantization"], without=["compress.config"]),
+        code=_stage_code("quantize"),
     )
 
 
@@ -75,14 +75,17 @@ def training_key(stage: str, params: Params, inputs: Mapping[str, str]) -> str:
         ],
         seed=params.seed,
         inputs=dict(inputs),
-        code=source.code_version(["compress.training"], without=["compress.config"]),
+        code=_stage_code(stage),
     )
 
 
 def stage_version(stage: str, params: Params) -> str:
     """What of code and parameters a stage depends on, in meaning: not text, not other stages'."""
-    code = source.code_version(stages.TABLE[stage].code, without=["compress.config"])
-    return key(code=code, values=stages.values(params, stage))
+    return key(code=_stage_code(stage), values=stages.values(params, stage))
+
+
+def _stage_code(stage: str) -> str:
+    return source.code_version(stages.TABLE[stage].code, without=["compress.config"])
 
 
 def hash_tensor(checkpoint: Path, tensor: str) -> str:

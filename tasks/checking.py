@@ -10,12 +10,12 @@ from tasks.workspace import opened
 
 @task(name="check params, model, data and tracking", cache_policy=NO_CACHE)
 def check(root: str) -> None:
-    """Raises InputError for the first source that cannot be used, PlanError with all that is wrong
-    with the plan: layers, weights that are not finite, memory, disk."""
+    """Raises PlanError with all that is wrong: data, layers, weights that are not finite, memory,
+    disk. Raises InputError where there is no model, or no MLflow, to work with."""
     from tasks import tracking
 
     workspace, params = opened(root)
-    plan = plan_of(workspace.root, params)
-    if plan.problems:
-        raise PlanError(list(plan.problems))
+    _, problems = plan_of(workspace.root, params)
+    if problems:
+        raise PlanError(problems)
     tracking.check(params, workspace)

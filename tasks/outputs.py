@@ -49,7 +49,9 @@ def timed(workspace: Workspace, stage: str) -> Iterator[dict[str, Any]]:
     yield more
     seconds = time.perf_counter() - started
     facts = {"start": start, "end": start + seconds, "seconds": seconds, "peak_memory": _peak()}
-    write_json(workspace.timings(stage), facts | more)
+    path = workspace.timings(stage)
+    write_json(path, facts | more)
+    (path.parent / ".gitignore").write_text("*\n", encoding="utf-8")
 
 
 def _reset_peak() -> None:

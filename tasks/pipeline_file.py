@@ -12,7 +12,7 @@ from typing import Any
 from compress.config import Params
 from compress.errors import InputError
 from tasks import source, stages
-from tasks.workspace import STAGES, Workspace
+from tasks.workspace import STAGES, Workspace, opened
 from tasks.yaml_file import load, save
 
 CODE_FILE = "code.yaml"
@@ -154,3 +154,7 @@ def _plain(node: Any) -> Any:
     if isinstance(node, dict):
         return {str(k): _plain(v) for k, v in node.items()}
     return [_plain(v) for v in node] if isinstance(node, list) else node
+
+
+if __name__ == "__main__":  # brings dvc.yaml of the working directory up to date
+    print(*write_pipeline(*opened(Path.cwd())) or ["nothing to change"])

@@ -6,24 +6,47 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.config import ModelConfig, Params
+from compress.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
     from compress.plan import Plan
 
 
-def plan_of(base: Path, params: Params) -> "Plan":
-    """What would be compressed, how, into how many bytes; the data are looked at, too.
+def plan_of(base: Path, params: Params) -> tuple["Plan", list[str]]:
+    """What would be compressed, how, into how many bytes, and every problem: of the data, the
+    layers, the weights, memory and disk.
 
-    `base` is the folder that relative paths in the params start from.
+    `base` is the folder that relative paths in the params start from. Raises InputError where there
+    is no model to make a plan for.
     """
     from compress.plan import make_plan
-
-    from compress import data
     from compress.sources import model_folder
 
-    data.check(params, base)
     folder = model_folder(params.model.source, params.model.revision, base)
-    return make_plan(params, folder)
+    rows, labels, problems = _rows(base, params)
+    plan = make_plan(params, folder, num_labels=labels, rows=rows, workspace=base)
+    return plan, [*problems, *plan.problems]
+
+
+def _rows(base: Path, params: Params) -> tuple[dict[str, int], int | None, list[str]]:
+    """Rows by split and the number of classes; what is wrong with the sources, if anything."""
+    from compress import data
+
+    rows: dict[str, int] = {}
+    labels, problems = None, []
+    try:
+        train, validation = data.held_out(params.data, base)
+        rows = {"train": len(train), "validation": len(validation)}
+        labels = len(data.label_names(train, params.data.label, params.data.source))
+    except InputError as error:
+        problems.append(f"data: {error}")
+    if params.pretrain.enabled:
+        try:
+            text = params.pretrain.data
+            rows["pretrain"] = len(data.load_rows(text, text.train, base))
+        except InputError as error:
+            problems.append(f"pretrain.data: {error}")
+    return rows, labels, problems
 
 
 def evaluate_folder(base: Path, params: Params, folder: Path) -> dict[str, Any]:
@@ -48,7 +71,6 @@ def inspect_folder(folder: Path) -> dict[str, Any]:
     Raises CheckpointError where a file is damaged or does not hold what config.json says.
     """
     from compress.codecs.base import codec_class
-    from compress.errors import CheckpointError
     from compress.manifest import read_entries
     from compress.verify import check_digests, check_headers
     from tasks.outputs import read_json

@@ -73,7 +73,7 @@ class Server:
 
 @contextmanager
 def prefect_server(home: Path) -> Iterator[Server | None]:
-    """Points Prefect, which must not be imported yet, to a server of its own with state in `home`.
+    """Starts a server for Prefect with its state in `home`, also when Prefect is not imported yet.
 
     None where PREFECT_API_URL or PREFECT_HOME is set: then the user's server or profile is used.
     """
@@ -81,17 +81,17 @@ def prefect_server(home: Path) -> Iterator[Server | None]:
         yield None
         return
     server = Server(home)
-    os.environ["PREFECT_HOME"] = str(home)
-    os.environ["PREFECT_API_URL"] = server.url
+    os.environ["PREFECT_HOME"] = str(home)  # read when Prefect is imported
     try:
         yield server
     finally:
         server.stop()
+        del os.environ["PREFECT_HOME"]
 
 
 @contextmanager
 def flows_on(server: Server | None) -> Iterator[None]:
-    """Flows may run inside: the server, if it is ours, is up. Prefect may be imported from here on.
+    """Flows may run inside: the server, if it is ours, is up.
 
     Heartbeats tell a server that stays that a run has died. Ours dies with the run, and without
     them every flow ends a second earlier.
@@ -99,10 +99,14 @@ def flows_on(server: Server | None) -> Iterator[None]:
     if server is None:
         yield
         return
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect import settings
 
     server.wait()
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    changes = {
+        settings.PREFECT_API_URL: server.url,
+        settings.PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+    }
+    with settings.temporary_settings(changes):
         try:
             yield
         finally:
