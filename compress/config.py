@@ -95,7 +95,7 @@ class NoiseConfig(Section):
 class CodebookConfig(Section):
     """A weight as clusters: `block_size` weights share a code of log2(codebook_size) bits."""
 
-    method: Literal["product"] = "product"
+    method: str = "product"
     block_size: Positive = 8
     codebook_size: Annotated[int, Field(ge=2, le=65536)] = 256
     row_scale: bool = False
@@ -112,7 +112,7 @@ class GroupConfig(Section):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
     layers: Annotated[list[str], Field(min_length=1)]
-    method: Literal["product"] | None = None
+    method: str | None = None
     block_size: Positive | None = None
     codebook_size: Annotated[int, Field(ge=2, le=65536)] | None = None
     row_scale: bool | None = None

@@ -98,7 +98,7 @@ def make_plan(
     except CheckpointError as error:
         problems.append(str(error))
 
-    layers = [layer for layer in selection.layers if not _problems(layer)]
+    layers = [layer for layer in selection.layers if not layer.problems()]
     install(model, [_entry(layer) for layer in layers])
     total_bytes = stored_bytes(model, params.quantize.rest)
     planned = tuple(_plan_layer(layer) for layer in layers)
@@ -121,10 +121,6 @@ def make_plan(
         problems=tuple(problems),
         notes=selection.notes,
     )
-
-
-def _problems(layer: SelectedLayer) -> list[str]:
-    return codec_class(layer.settings.method).problems(layer.ref.shape, layer.settings)
 
 
 def _entry(layer: SelectedLayer) -> LayerEntry:

@@ -14,6 +14,7 @@ from torch import nn
 
 from compress.codecs.base import codec_class
 from compress.config import CodebookConfig, GroupConfig, QuantizeConfig
+from compress.errors import InputError
 from compress.layers import kind_of
 
 
@@ -44,6 +45,13 @@ class SelectedLayer:
     group: str
     ref: LayerRef
     settings: CodebookConfig
+
+    def problems(self) -> list[str]:
+        """Why it cannot be compressed so, each with its remedy."""
+        try:
+            return codec_class(self.settings.method).problems(self.ref.shape, self.settings)
+        except InputError as unknown:
+            return [str(unknown)]
 
 
 @dataclass(frozen=True)
@@ -116,9 +124,7 @@ def select(model: nn.Module, quantize: QuantizeConfig) -> Selection:
             taken[ref.name] = group.name
             layers.append(SelectedLayer(group.name, ref, quantize.settings(group)))
     for layer in layers:
-        method = codec_class(layer.settings.method)
-        found_problems = method.problems(layer.ref.shape, layer.settings)
-        problems += [f"{layer.ref.name} (group {layer.group}): {p}" for p in found_problems]
+        problems += [f"{layer.ref.name} (group {layer.group}): {p}" for p in layer.problems()]
     notes = [
         f"{', '.join(layer.ref.aliases)} shares its weight with {layer.ref.name}: "
         "compressed together, counted once"
