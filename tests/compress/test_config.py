@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,20 @@ def test_file_that_is_no_params(tmp_path, text):
 def test_missing_file(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         load_params(tmp_path / "none.yaml")
+
+
+def keys_of(section: type) -> set[str]:
+    """Every key of a section and of the sections in it."""
+    found = set()
+    for name, field in section.model_fields.items():
+        found.add(name)
+        for inner in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(inner, type) and hasattr(inner, "model_fields"):
+                found |= keys_of(inner)
+    return found
+
+
+def test_docs_explain_every_key():
+    page = (PROJECT / "docs" / "params.md").read_text(encoding="utf-8")
+    unexplained = [k for k in keys_of(Params) if not re.search(rf"(^## .*|`|\.){k}\b", page, re.M)]
+    assert not unexplained
