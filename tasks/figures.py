@@ -106,7 +106,7 @@ def _short(name: str) -> str:
     """The end of a dotted name, with the number of its block: `encoder.layer.3.a.b` -> `3.a.b`."""
     parts = name.split(".")
     numbers = [i for i, part in enumerate(parts) if part.isdigit()]
-    kept = parts[numbers[0] :] if numbers else parts[-1:]
+    kept = parts[numbers[0] :] if numbers else parts[-2:]
     text = ".".join(kept)
     return text if len(text) <= 32 else "…" + text[-31:]
 
@@ -122,15 +122,20 @@ def score_by_group(table: pd.DataFrame, baseline: float, floor: float, metric: s
         axis.grid(axis="y")
         axis.spines["left"].set_visible(False)
         axis.axhline(floor, color=ALERT, linewidth=1, linestyle=(0, (4, 3)))
-        axis.text(len(table) + 0.35, floor, "gate", color=ALERT, va="bottom", ha="right")
+        axis.text(
+            0.01, floor, "gate", color=ALERT, va="bottom", transform=axis.get_yaxis_transform()
+        )
         axis.plot(xs, scores, color=MUTED, linewidth=1.5, zorder=2)
         colors = [REST, *(group_colors(list(table["group"]))[g] for g in table["group"])]
         if "score_before_finetune" in table:
             _before_finetuning(axis, table, colors[1:])
         axis.scatter(xs, scores, c=colors, s=60, zorder=3, edgecolors=PAPER, linewidths=1.5)
-        for x, value in zip(xs, scores, strict=True):
-            axis.annotate(f"{value:.1f}", (x, value), (0, 8), textcoords="offset points",
-                          ha="center", color=INK)  # fmt: skip
+        before = table.get("score_before_finetune", table["score"])
+        tops = [baseline, *table["score"].combine(before, max)]
+        for x, value, top in zip(xs, scores, tops, strict=True):
+            axis.annotate(
+                f"{value:.1f}", (x, top), (0, 8), textcoords="offset points", ha="center", color=INK
+            )
         sizes = [f"{group}\n{size / MB:.1f} MB" for group, size in table[["group", "bytes"]].values]
         axis.set_xticks(xs, ["uncom-\npressed", *sizes])
         axis.set_ylabel(metric)
