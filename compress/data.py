@@ -57,6 +57,7 @@ def prepare(params: Params, base: Path, directory: Path) -> dict[str, Any]:
         "rows": {split: facts["rows"] for split, facts in rows.items()},
         "sha256": {split: facts["sha256"] for split, facts in rows.items()},
         "tokens": {split: facts["tokens"] for split, facts in rows.items()},
+        "held_out_sha256": _digest(validation, config),
         "sample": validation.select(range(min(4, len(validation)))).select_columns(config.text)[:],
     }
     # Class names have a file of their own: finetuning depends on them, not on the held-out rows.
@@ -76,7 +77,10 @@ def held_out(config: DataConfig, base: Path) -> tuple["Dataset", "Dataset"]:
         raise InputError(
             f"{config.source}: no rows left for training or validation; see data.where"
         )
-    return _head(rows, config.max_rows), _head(validation, config.max_validation_rows)
+    return (
+        _cut(rows, config.max_rows, config),
+        _cut(validation, config.max_validation_rows, config),
+    )
 
 
 def split_by_hash(rows: "Dataset", config: DataConfig) -> tuple["Dataset", "Dataset"]:
@@ -84,11 +88,23 @@ def split_by_hash(rows: "Dataset", config: DataConfig) -> tuple["Dataset", "Data
     count = config.holdout or 0
     if count >= len(rows):
         raise InputError(f"data.holdout: {count} rows, but {config.source} has only {len(rows)}")
+    order = _by_hash(rows, config)
+    return rows.select(sorted(order[count:])), rows.select(sorted(order[:count]))
+
+
+def _by_hash(rows: "Dataset", config: TextConfig) -> list[int]:
+    """Row numbers in the order of the SHA-256 of their text: as good as shuffled, but fixed."""
     columns = [rows[name] for name in config.text]
     texts = ["\0".join(parts) for parts in zip(*columns, strict=True)]
     digest = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
-    order = sorted(range(len(rows)), key=lambda i: (digest[i], i))
-    return rows.select(sorted(order[count:])), rows.select(sorted(order[:count]))
+    return sorted(range(len(rows)), key=lambda i: (digest[i], i))
+
+
+def _cut(rows: "Dataset", count: int | None, config: TextConfig) -> "Dataset":
+    """At most `count` rows, those of smallest hash: files are often sorted by label."""
+    if count is None or count >= len(rows):
+        return rows
+    return rows.select(sorted(_by_hash(rows, config)[:count]))
 
 
 def load_rows(config: TextConfig, split: str, base: Path, *, cut: bool = True) -> "Dataset":
@@ -105,7 +121,7 @@ def load_rows(config: TextConfig, split: str, base: Path, *, cut: bool = True) -
             rows = rows.cast_column(column, Value("string"))
     if not len(rows):
         raise InputError(f"{config.source} ({split}): no row matches where={config.where}")
-    return _head(rows, config.max_rows) if cut else rows
+    return _cut(rows, config.max_rows, config) if cut else rows
 
 
 def label_names(rows: "Dataset", column: str, source: str) -> list[str]:
@@ -182,10 +198,6 @@ def _require_columns(found: list[str], config: TextConfig, place: str) -> None:
         raise InputError(f"{place}: no column {', '.join(missing)}; it has {', '.join(found)}")
 
 
-def _head(rows: "Dataset", count: int | None) -> "Dataset":
-    return rows if count is None or count >= len(rows) else rows.select(range(count))
-
-
 def _encode(
     rows: "Dataset",
     config: TextConfig,
@@ -208,6 +220,12 @@ def _encode(
     return rows.map(
         encode, batched=True, remove_columns=rows.column_names, load_from_cache_file=False
     )
+
+
+def _digest(rows: "Dataset", config: DataConfig) -> str:
+    """SHA-256 of texts and labels: the same rows under any tokenizer."""
+    values = rows.select_columns([*config.text, config.label]).to_list()
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

@@ -82,7 +82,7 @@ class Results:
     @property
     def data_hash(self) -> str:
         """Of the held-out rows: scores are compared on the same rows only."""
-        return str(self.data.get("sha256", {}).get("validation", ""))
+        return str(self.data.get("held_out_sha256", ""))
 
     def candidate(self, version: str | None = None) -> Candidate:
         """The compressed model as the gate judges it."""

@@ -132,3 +132,18 @@ def test_rows_that_cannot_be_used(tmp_path, small_params):
     with pytest.raises(InputError, match="no row matches"):
         data.prepare(Params.model_validate(small_params), Path(), tmp_path / "out")
     assert not (tmp_path / "out" / "data.json").exists()
+
+
+def test_a_part_of_a_file_sorted_by_label_holds_both_labels(tmp_path, small_params):
+    columns = {"text": [f"sentence {i}" for i in range(100)], "label": [0] * 50 + [1] * 50}
+    small_params["data"] = {
+        "source": table(tmp_path, columns),
+        "holdout": 40,
+        "max_rows": 20,
+        "max_validation_rows": 20,
+    }
+    facts = data.prepare(Params.model_validate(small_params), Path(), tmp_path / "out")
+    assert (facts["rows"]["train"], facts["rows"]["validation"]) == (20, 20)
+    for split in ("train", "validation"):
+        labels = [row["label"] for row in rows_of(tmp_path / "out" / f"{split}.parquet")]
+        assert 4 <= sum(labels) <= 16

@@ -98,7 +98,12 @@ def finish(root: Path, model: Path, compressed: Path) -> tuple[Workspace, Params
 def write_stages(workspace: Workspace, score: float = 85.0, ratio: float = 20.0) -> None:
     """The files that the stages leave, for a compressed model of this score and ratio."""
     size = (workspace.compressed / "model.safetensors").stat().st_size
-    data = {"rows": {"train": 8, "validation": 4}, "sha256": HASHES, "sample": {"text": SAMPLE}}
+    data = {
+        "rows": {"train": 8, "validation": 4},
+        "sha256": HASHES,
+        "held_out_sha256": HASHES["validation"],
+        "sample": {"text": SAMPLE},
+    }
     write_json(workspace.data / "data.json", data)
     write_json(workspace.metrics("prepare"), {"rows": {"train": 8, "validation": 4}})
     write_json(workspace.metrics("finetune"), {"steps": 20, "loss": 0.5})
