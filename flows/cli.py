@@ -51,12 +51,15 @@ def run(params: ParamsFile = DEFAULT, overrides: Overrides = None) -> None:
     with failures():
         from compress.config import load_params
         from flows.console import note, show_next_steps, show_summary
+        from tasks.lock import workspace_lock
         from tasks.params_file import set_up
         from tasks.summary import summarize
 
         workspace, notes = set_up(params, overrides or ())
         for text in notes:
             note(text)
+        with workspace_lock(workspace):
+            pass  # refused at once rather than when everything is up
         with flow_session(workspace):
             from flows.pipeline import pipeline
 

@@ -9,11 +9,7 @@ from tasks.workspace import opened
 
 @task(name="prepare data", cache_policy=NO_CACHE)
 def prepare(root: str) -> None:
-    """Rows of text -> artifacts/data and metrics/prepare.json.
-
-    The class names go to a file of their own, too: finetuning depends on them, and not on the
-    held-out rows that data.json also describes.
-    """
+    """Rows of text -> artifacts/data and metrics/prepare.json."""
     from compress import data
     from compress.atomic import new_folder
 

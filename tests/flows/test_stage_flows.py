@@ -1,0 +1,131 @@
+"""Quantizing as mapped tasks: failures of some layers, damaged files, and stopping by hand."""
+
+import shutil
+import signal
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from compress.errors import InputError
+from tasks.outputs import read_json
+from tasks.server import flows_on, prefect_server
+from tasks.workspace import Workspace
+from tests.flows.workspaces import call, started
+
+LAYERS = ".shrinkflow/layers/*/*.safetensors"
+PREPARED = ("prepare", "pretrain", "finetune")
+
+
+@pytest.fixture(scope="module")
+def finetuned(tmp_path_factory, tiny_model, prefect_home):
+    """A tiny workspace whose first three stages have been run, one process, as a flow."""
+    from flows.stage_flows import FLOWS
+    from tests.flows.workspaces import TINY, write_workspace
+
+    folder = tmp_path_factory.mktemp("finetuned")
+    write_workspace(folder, tiny_model, TINY)
+    shutil.copytree(prefect_home, folder / ".shrinkflow" / "prefect")
+    with prefect_server(folder / ".shrinkflow" / "prefect") as server, flows_on(server):
+        for name in PREPARED:
+            FLOWS[name](str(folder))
+    return folder
+
+
+@pytest.fixture
+def workspace(finetuned, tmp_path):
+    """A copy of it, with nothing quantized."""
+    folder = tmp_path / "copy"
+    shutil.copytree(finetuned, folder, symlinks=True)
+    return Workspace(folder)
+
+
+def quantize(workspace):
+    from flows.stage_flows import flow_of
+
+    with prefect_server(workspace.prefect) as server, flows_on(server):
+        flow_of("quantize", 2)(str(workspace.root))
+
+
+def stamps(workspace):
+    return {p.name: p.stat().st_mtime_ns for p in workspace.root.glob(LAYERS)}
+
+
+def test_a_failing_layer_loses_no_other_and_is_the_only_one_redone(workspace):
+    """A weight that is not finite fails in its task: the checks before a run do not see it here."""
+    path = workspace.finetuned / "model.safetensors"
+    whole = load_file(path)
+    name = "bert.encoder.layer.1.output.dense"
+    broken = dict(whole)
+    broken[f"{name}.weight"] = torch.full_like(whole[f"{name}.weight"], torch.nan)
+    save_file(broken, path, metadata={"format": "pt"})
+    with pytest.raises(
+        InputError, match=f"(?s)1 of the 4 layers of group ffn failed.*{name}"
+    ) as error:
+        quantize(workspace)
+    assert str(error.value).count("\n") == 1
+    kept = stamps(workspace)
+    assert len(kept) == 3
+    assert not workspace.compressed.exists()
+
+    save_file(whole, path, metadata={"format": "pt"})
+    quantize(workspace)
+    after = stamps(workspace)
+    assert {file: after[file] for file in kept} == kept
+    assert len(after) == 8
+    metrics = read_json(workspace.metrics("quantize"))
+    assert metrics["layers"] == 8 and set(metrics["groups"]) == {"ffn", "attention"}
+
+
+def test_equal_work_gives_equal_bytes_and_a_damaged_layer_is_redone(workspace):
+    quantize(workspace)
+    first = {p.name: p.read_bytes() for p in workspace.compressed.iterdir()}
+    layer = sorted(workspace.root.glob(LAYERS))[0]
+    whole, before = layer.read_bytes(), stamps(workspace)
+    layer.write_bytes(whole[: len(whole) // 2])
+    shutil.rmtree(workspace.work("quantize"))
+    shutil.rmtree(workspace.compressed)
+    quantize(workspace)
+    after = stamps(workspace)
+    assert [n for n in before if after[n] != before[n]] == [layer.name]
+    assert {p.name: p.read_bytes() for p in workspace.compressed.iterdir()} == first
+
+
+def test_mapped_layers_cost_little_orchestration(workspace):
+    from prefect import flow
+
+    from flows.stage_flows import compress_group
+    from tasks.quantization import list_groups
+
+    @flow(name="twice")
+    def twice(root, student):
+        for jobs in list_groups(root):
+            compress_group(root, student, jobs)
+        begin = time.perf_counter()
+        count = 0
+        for jobs in list_groups(root):
+            compress_group(root, student, jobs)
+            count += len(jobs)
+        return (time.perf_counter() - begin) / count
+
+    with prefect_server(workspace.prefect) as server, flows_on(server):
+        seconds = twice(str(workspace.root), str(workspace.finetuned))
+    assert seconds < 0.5  # about 0.02 on an idle machine, listing the layers included
+
+
+def test_ctrl_c_ends_cleanly_and_the_stage_goes_on_later(workspace):
+    with started(workspace.root, "python", "-m", "flows.stages", "quantize") as process:
+        deadline = time.monotonic() + 120
+        while not stamps(workspace):
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        text = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, text
+    assert "Traceback" not in text and "stopped" in text
+    kept = stamps(workspace)
+    done = call(workspace.root, "python", "-m", "flows.stages", "quantize")
+    assert done.returncode == 0, done.stderr
+    assert {name: stamps(workspace)[name] for name in kept} == kept

@@ -1,0 +1,91 @@
+"""Workspaces that run in seconds: a tiny BERT with its own vocabulary, sentences with labels."""
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+BIN = Path(sys.executable).parent
+FILLER = ["the", "a", "film", "plot", "actor", "scene", "was", "is", "very"]
+GOOD = ["good", "great", "warm", "funny"]
+WORDS = [*FILLER, *GOOD, "bad", "dull", "slow", "flat"]
+
+TINY: dict[str, Any] = {
+    "model": {"source": "model"},
+    "data": {"source": "rows.csv", "holdout": 16, "max_length": 16},
+    "pretrain": {"enabled": False, "data": {"source": "rows.csv", "max_length": 16}},
+    "finetune": {"max_steps": 4, "batch_size": 8, "checkpoint_steps": 2},
+    "noise": {"function": "mean", "rate": 0.1},
+    "quantize": {
+        "block_size": 4,
+        "codebook_size": 8,
+        "iterations": 3,
+        "groups": [
+            {"name": "ffn", "layers": ["**.intermediate.dense", "**.layer.*.output.dense"]},
+            {"name": "attention", "layers": ["**.attention.**.query", "**.attention.**.key"]},
+        ],
+        "finetune": {"max_steps": 2, "batch_size": 8},
+    },
+    "gate": {"max_drop": 100.0, "min_ratio": 0.1},
+    "tracking": {"model_name": "tiny"},
+}
+
+
+def write_workspace(folder: Path, model: Path, params: dict[str, Any]) -> None:
+    (folder / "model").symlink_to(model)
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    draw = random.Random(0)
+    rows = [[draw.choice(WORDS) for _ in range(draw.randrange(3, 9))] for _ in range(64)]
+    lines = [f"{' '.join(row)},{sum(w in GOOD for w in row) % 2}" for row in rows]
+    (folder / "rows.csv").write_text("\n".join(["text,label", *lines]) + "\n")
+
+
+def environment() -> dict[str, str]:
+    """As on a user's machine that is offline: no server of Prefect's, our python first."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    return kept | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "160"}
+
+
+def call(folder: Path, *command: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    """Runs a command of the environment in `folder`, to its end."""
+    return subprocess.run(
+        [str(BIN / command[0]), *command[1:]],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+@contextmanager
+def started(folder: Path, *command: str) -> Iterator[subprocess.Popen[str]]:
+    """The same, in the background; killed at the end if it still runs."""
+    process = subprocess.Popen(
+        [str(BIN / command[0]), *command[1:]],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Changes params.yaml of a workspace."""
+    path = folder / "params.yaml"
+    values = yaml.safe_load(path.read_text())
+    change(values)
+    path.write_text(yaml.safe_dump(values, sort_keys=False))

