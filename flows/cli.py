@@ -1,5 +1,6 @@
 """The command line. Everything heavy is imported by the command that needs it."""
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -55,6 +56,7 @@ def run(params: ParamsFile = DEFAULT, overrides: Overrides = None) -> None:
         from tasks.params_file import set_up
         from tasks.summary import summarize
 
+        started = time.perf_counter()
         workspace, notes = set_up(params, overrides or ())
         for text in notes:
             note(text)
@@ -63,9 +65,8 @@ def run(params: ParamsFile = DEFAULT, overrides: Overrides = None) -> None:
         with flow_session(workspace):
             from flows.pipeline import pipeline
 
-            pipeline(str(workspace.root))
-        summary = summarize(workspace)
-        show_summary(summary)
+            done = pipeline(str(workspace.root))
+        show_summary(summarize(workspace), done, time.perf_counter() - started)
         show_next_steps(workspace, load_params(workspace.params_file).tracking.uri)
 
 

@@ -43,8 +43,8 @@ def stage_ends(name: str, seconds: float) -> None:
     terminal.print(Text.assemble(("✓ ", "green"), f"{name:<10}", (duration(seconds), "dim")))
 
 
-def show_summary(summary: Summary) -> None:
-    """The table at the end of a run."""
+def show_summary(summary: Summary, done: Sequence[str], seconds: float) -> None:
+    """The table at the end of a run that took `seconds` and had the stages `done` to do."""
     s = summary
     table = Table(title=f"{s.name} version {s.version}", title_justify="left")
     table.add_column("")
@@ -58,10 +58,17 @@ def show_summary(summary: Summary) -> None:
     if s.empty_initial is not None:
         table.add_row("empty clusters at first / left", "-", f"{s.empty_initial} / {s.dead}")
     output.print(table)
-    spent = ", ".join(f"{name} {duration(t)}" for name, t in s.seconds.items())
-    output.print(Text(f"{duration(sum(s.seconds.values()))} of work: {spent}", style="dim"))
+    output.print(Text(_time_spent(s.seconds, done, seconds), style="dim"))
     style = "bold green" if s.alias == "champion" else "yellow"
     output.print(Text.assemble((s.alias, style), f": {s.reason}"))
+
+
+def _time_spent(stages: dict[str, float], done: Sequence[str], seconds: float) -> str:
+    if not done:
+        return f"everything was up to date ({duration(seconds)})"
+    spent = [f"{name} {duration(stages[name])}" for name in done]
+    around = seconds - sum(stages[name] for name in done)
+    return f"{duration(seconds)}: {', '.join(spent)}, all around it {duration(max(0.0, around))}"
 
 
 def show_next_steps(workspace: Workspace, uri: str | None) -> None:

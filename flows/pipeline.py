@@ -9,6 +9,7 @@ from flows import console
 from flows.naming import run_name
 from flows.stage_flows import flow_of
 from tasks.checking import check
+from tasks.crashes import mark_crashed
 from tasks.journal import Journal
 from tasks.lock import workspace_lock
 from tasks.outputs import read_json
@@ -25,6 +26,7 @@ def pipeline(root: str) -> list[str]:
     """
     workspace, params = opened(root)
     with workspace_lock(workspace), open_versions(workspace) as versions:
+        mark_crashed(root)
         write_pipeline(workspace, params)
         journal = Journal(workspace, params)
         try:

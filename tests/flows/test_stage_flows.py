@@ -12,24 +12,30 @@ from compress.errors import InputError
 from tasks.outputs import read_json
 from tasks.server import flows_on, prefect_server
 from tasks.workspace import Workspace
-from tests.flows.workspaces import call, started
+from tests.flows.workspaces import TINY, started, write_workspace
 
 LAYERS = ".shrinkflow/layers/*/*.safetensors"
 PREPARED = ("prepare", "pretrain", "finetune")
 
 
 @pytest.fixture(scope="module")
-def finetuned(tmp_path_factory, tiny_model, prefect_home):
+def server(prefect_home, tmp_path_factory):
+    """One server for all flows of these tests that run in this process."""
+    home = tmp_path_factory.mktemp("server") / "prefect"
+    shutil.copytree(prefect_home, home)
+    with prefect_server(home) as started_server, flows_on(started_server):
+        yield started_server
+
+
+@pytest.fixture(scope="module")
+def finetuned(tmp_path_factory, tiny_model, prefect_home, server):
     """A tiny workspace whose first three stages have been run, one process, as a flow."""
     from flows.stage_flows import FLOWS
-    from tests.flows.workspaces import TINY, write_workspace
 
     folder = tmp_path_factory.mktemp("finetuned")
     write_workspace(folder, tiny_model, TINY)
-    shutil.copytree(prefect_home, folder / ".shrinkflow" / "prefect")
-    with prefect_server(folder / ".shrinkflow" / "prefect") as server, flows_on(server):
-        for name in PREPARED:
-            FLOWS[name](str(folder))
+    for name in PREPARED:
+        FLOWS[name](str(folder))
     return folder
 
 
@@ -44,8 +50,7 @@ def workspace(finetuned, tmp_path):
 def quantize(workspace):
     from flows.stage_flows import flow_of
 
-    with prefect_server(workspace.prefect) as server, flows_on(server):
-        flow_of("quantize", 2)(str(workspace.root))
+    flow_of("quantize", 2)(str(workspace.root))
 
 
 def stamps(workspace):
@@ -109,12 +114,12 @@ def test_mapped_layers_cost_little_orchestration(workspace):
             count += len(jobs)
         return (time.perf_counter() - begin) / count
 
-    with prefect_server(workspace.prefect) as server, flows_on(server):
-        seconds = twice(str(workspace.root), str(workspace.finetuned))
+    seconds = twice(str(workspace.root), str(workspace.finetuned))
     assert seconds < 0.5  # about 0.02 on an idle machine, listing the layers included
 
 
-def test_ctrl_c_ends_cleanly_and_the_stage_goes_on_later(workspace):
+def test_ctrl_c_ends_cleanly_and_the_stage_goes_on_later(workspace, prefect_home):
+    shutil.copytree(prefect_home, workspace.prefect)
     with started(workspace.root, "python", "-m", "flows.stages", "quantize") as process:
         deadline = time.monotonic() + 120
         while not stamps(workspace):
@@ -126,6 +131,5 @@ def test_ctrl_c_ends_cleanly_and_the_stage_goes_on_later(workspace):
     assert process.returncode == 130, text
     assert "Traceback" not in text and "stopped" in text
     kept = stamps(workspace)
-    done = call(workspace.root, "python", "-m", "flows.stages", "quantize")
-    assert done.returncode == 0, done.stderr
+    quantize(workspace)
     assert {name: stamps(workspace)[name] for name in kept} == kept
