@@ -16,7 +16,7 @@ app = typer.Typer(
 ParamsFile = Annotated[
     Path,
     typer.Option(
-        "--params", metavar="FILE", help="Another file than params.yaml runs in runs/NAME."
+        "--params", metavar="FILE", help="Any other name than params.yaml runs in runs/NAME."
     ),
 ]
 Overrides = Annotated[

@@ -52,4 +52,5 @@ def finetune(root: str) -> None:
 
 def _write(workspace: Workspace, stage: str, trained: "Trained") -> None:
     write_table(workspace.plot(stage), trained.curve, CURVE)
-    write_json(workspace.metrics(stage), {"steps": trained.steps, "loss": trained.loss})
+    loss = {"loss": trained.loss} if trained.curve else {}  # nothing was trained
+    write_json(workspace.metrics(stage), {"steps": trained.steps} | loss)

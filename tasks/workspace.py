@@ -105,13 +105,13 @@ class Workspace:
 
 
 def workspace_of(params_file: Path | str) -> Workspace:
-    """params.yaml -> its folder; any other name -> the folder runs/<name> beside it."""
+    """params.yaml -> its folder; any other name -> runs/<name> of the project it lies in."""
     path = Path(params_file).expanduser().absolute()
     if not path.is_file():
         raise InputError(f"{params_file}: no such params file; give one with --params")
     if path.name == PARAMS_FILE:
         return Workspace(path.parent)
-    return Workspace(path.parent / RUNS / path.stem)
+    return Workspace(Workspace(path.parent).project / RUNS / path.stem)
 
 
 def opened(root: Path | str) -> tuple[Workspace, Params]:
