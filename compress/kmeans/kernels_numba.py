@@ -3,14 +3,16 @@
 Only `distance.py` imports this file, and only at the first fit: importing numba costs 0.3 s.
 Scores are float32 multiplications and subtractions in the order of the coordinates, never
 contracted to FMA, so that `kernels_torch.py` can reproduce them to the last bit.
-One kernel is compiled for each (features rounded up to 4, kind of weights) that is met, 1-2 s
-each, and kept in numba's on-disk cache.
+One version is compiled for each unrolling that is met (at most four), about a second each, and
+kept in numba's on-disk cache.
 """
+
+# The kernels are plain numpy code to a type checker, which cannot see their types.
+# mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,17 @@ from numba import njit
 
 TILE = 256  # points scored together: 16 AVX-512 lanes x 16, their features stay in the L1 cache
 UNROLLED = 16  # up to here all features of a centroid are unrolled into registers
+BLOCK = 8  # features unrolled at a time beyond that
+
+
+def unrolling(features: int) -> tuple[int, tuple[int, ...]]:
+    """Padded width (zero features change no rounding), and a tuple as long as the unrolled loop.
+
+    The length of a tuple is part of its type: this is how numba is told a constant.
+    """
+    step = 4 if features <= UNROLLED else BLOCK
+    width = -(-features // step) * step
+    return width, (0,) * (width if width <= UNROLLED else BLOCK)
 
 
 def compiled(function: Callable[..., Any]) -> Any:
@@ -28,97 +41,116 @@ def compiled(function: Callable[..., Any]) -> Any:
         return njit(nogil=True, error_model="numpy")(function)
 
 
-@cache
-def sweep_kernel(width: int, kind: int) -> Any:
-    """Kernel for points of `width` padded features; kind 0: no weights, 1: point, 2: coordinate.
+@njit(inline="always")
+def score_narrow(unroll, feature, c, h, best, index):
+    """Least h - feature . c for TILE points; ties go to the lowest row of c.
 
-    sweep(x, w, offset, scale, c, h, centers, codes, sums, mass, distortion, start, stop)
-      x (n, d) float32; w (n, 1 | d) float32; offset (d,) float64
-      c (k2, features) float32, h (k2,) float32: score = h - features . c, k2 = k rounded up to even
-      centers (k, d) float64, for the residual
-      codes (n,) int32, sums (k, d), mass (k, 1 | d), distortion (k,) float64: written
+    feature (width, TILE), c (k2, width), h (k2,) float32, k2 even and width = len(unroll);
+    best (TILE,) float32, index (TILE,) int32: written.
     """
-    block = width if width <= UNROLLED else 8
-    blocks = width // block
+    for p in range(TILE):
+        best[p] = np.inf
+        index[p] = 0
+    for j in range(0, c.shape[0], 2):  # two at once: each feature is loaded once for both
+        for p in range(TILE):
+            a = h[j]
+            b = h[j + 1]
+            for t in range(len(unroll)):
+                v = feature[t, p]
+                a -= c[j, t] * v
+                b -= c[j + 1, t] * v
+            q = best[p]
+            i = index[p]
+            i = np.int32(j) if a < q else i
+            q = a if a < q else q
+            i = np.int32(j + 1) if b < q else i
+            q = b if b < q else q
+            best[p] = q
+            index[p] = i
 
-    def sweep(x, w, offset, scale, c, h, centers, codes, sums, mass, distortion, start, stop):  # type: ignore[no-untyped-def]
-        d = x.shape[1]
-        k2 = c.shape[0]
-        feature = np.zeros((blocks * block, TILE), np.float32)
-        best = np.empty(TILE, np.float32)
-        first = np.empty(TILE, np.float32)
-        second = np.empty(TILE, np.float32)
-        index = np.empty(TILE, np.int32)
-        for lo in range(start, stop, TILE):
-            m = min(TILE, stop - lo)
-            for p in range(m):
-                for t in range(d):
-                    z = np.float32((np.float64(x[lo + p, t]) - offset[t]) * scale)
-                    if kind == 2:
-                        feature[t, p] = w[lo + p, t]
-                        feature[d + t, p] = w[lo + p, t] * z
-                    else:
-                        feature[t, p] = z
+
+@njit(inline="always")
+def score_wide(unroll, feature, c, h, best, index):
+    """The same for any width that is a multiple of len(unroll)."""
+    partial = np.empty(TILE, np.float32)
+    for p in range(TILE):
+        best[p] = np.inf
+        index[p] = 0
+    for j in range(c.shape[0]):
+        partial[:] = h[j]
+        for s in range(0, c.shape[1], len(unroll)):
             for p in range(TILE):
-                best[p] = np.inf
-                index[p] = 0
-            for j in range(0, k2, 2):  # two centroids at once: each feature is loaded once for both
-                if blocks > 1:
-                    for p in range(TILE):
-                        first[p] = h[j]
-                        second[p] = h[j + 1]
-                    for s in range(0, (blocks - 1) * block, block):
-                        for p in range(TILE):
-                            a = first[p]
-                            b = second[p]
-                            for t in range(block):
-                                v = feature[s + t, p]
-                                a -= c[j, s + t] * v
-                                b -= c[j + 1, s + t] * v
-                            first[p] = a
-                            second[p] = b
-                last = (blocks - 1) * block
-                for p in range(TILE):
-                    a = first[p] if blocks > 1 else h[j]
-                    b = second[p] if blocks > 1 else h[j + 1]
-                    for t in range(block):
-                        v = feature[last + t, p]
-                        a -= c[j, last + t] * v
-                        b -= c[j + 1, last + t] * v
-                    q = best[p]
-                    i = index[p]
-                    i = np.int32(j) if a < q else i
-                    q = a if a < q else q
-                    i = np.int32(j + 1) if b < q else i
-                    q = b if b < q else q
-                    best[p] = q
-                    index[p] = i
+                a = partial[p]
+                for t in range(len(unroll)):
+                    a -= c[j, s + t] * feature[s + t, p]
+                partial[p] = a
+        for p in range(TILE):
+            q = best[p]
+            i = index[p]
+            i = np.int32(j) if partial[p] < q else i
+            q = partial[p] if partial[p] < q else q
+            best[p] = q
+            index[p] = i
+
+
+@compiled
+def sweep(
+    unroll, x, w, step, by_coordinate, offset, scale, c, h, centers,
+    codes, count, sums, mass, distortion, slab, lo, hi,
+):  # fmt: skip
+    """Points lo ... hi - 1 of x (n, d) float32, which are one slab.
+
+    w (n, 1 | d) float32, of which row i * step belongs to point i (step 0: one row for all);
+    score = h - features . c with c (k2, width), h (k2,) float32; centers (k, d) float64.
+    Written: codes (n,) int32, and of each slab count (slabs, k) int64, sums (slabs, k, d),
+    mass (slabs, k, 1 | d) and distortion (slabs, k) float64.
+    """
+    d = x.shape[1]
+    z = np.empty((TILE, d), np.float32)
+    feature = np.zeros((c.shape[1], TILE), np.float32)
+    best = np.empty(TILE, np.float32)
+    index = np.empty(TILE, np.int32)
+    for start in range(lo, hi, TILE):
+        m = min(TILE, hi - start)
+        for p in range(m):
+            for t in range(d):
+                z[p, t] = np.float32((np.float64(x[start + p, t]) - offset[t]) * scale)
+        for t in range(d):
+            for p in range(m):
+                if by_coordinate:
+                    feature[t, p] = w[(start + p) * step, t]
+                    feature[d + t, p] = w[(start + p) * step, t] * z[p, t]
+                else:
+                    feature[t, p] = z[p, t]
+        if c.shape[1] == len(unroll):
+            score_narrow(unroll, feature, c, h, best, index)
+        else:
+            score_wide(unroll, feature, c, h, best, index)
+        if by_coordinate:
             for p in range(m):
                 j = index[p]
-                codes[lo + p] = j
+                codes[start + p] = j
+                count[slab, j] += 1
                 r = 0.0
                 for t in range(d):
-                    v = np.float32((np.float64(x[lo + p, t]) - offset[t]) * scale)
-                    y = np.float64(v)
+                    y = np.float64(z[p, t])
+                    u = np.float64(w[(start + p) * step, t])
                     e = y - centers[j, t]
-                    if kind == 2:
-                        u = np.float64(w[lo + p, t])
-                        sums[j, t] += u * y
-                        mass[j, t] += u
-                        r += u * (e * e)
-                    elif kind == 1:
-                        sums[j, t] += np.float64(w[lo + p, 0]) * y
-                        r += e * e
-                    else:
-                        sums[j, t] += y
-                        r += e * e
-                if kind == 0:
-                    mass[j, 0] += 1.0
-                    distortion[j] += r
-                elif kind == 1:
-                    mass[j, 0] += np.float64(w[lo + p, 0])
-                    distortion[j] += np.float64(w[lo + p, 0]) * r
-                else:
-                    distortion[j] += r
-
-    return compiled(sweep)
+                    sums[slab, j, t] += u * y
+                    mass[slab, j, t] += u
+                    r += u * (e * e)
+                distortion[slab, j] += r
+        else:
+            for p in range(m):
+                j = index[p]
+                codes[start + p] = j
+                count[slab, j] += 1
+                u = np.float64(w[(start + p) * step, 0])
+                r = 0.0
+                for t in range(d):
+                    y = np.float64(z[p, t])
+                    e = y - centers[j, t]
+                    sums[slab, j, t] += u * y
+                    r += e * e
+                mass[slab, j, 0] += u
+                distortion[slab, j] += u * r

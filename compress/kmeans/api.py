@@ -1,0 +1,192 @@
+"""The calls that users make."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from compress.errors import InputError
+from compress.kmeans import baselines
+from compress.kmeans.consolidate import Consolidated, consolidate, pays
+from compress.kmeans.distance import sweep
+from compress.kmeans.inputs import check_points
+from compress.kmeans.lloyd import Trace, anneal, finish, iterate
+from compress.kmeans.options import SAMPLE, Options
+from compress.kmeans.points import Points, prepare
+from compress.kmeans.relaxation import RELAXATION, relaxed_steps
+from compress.kmeans.result import KMeansResult
+from compress.kmeans.sampling import coreset
+from compress.kmeans.seeding import pad, partition
+
+_BASELINES = {
+    "random": baselines.random_rows,
+    "kmeans++": baselines.kmeans_plus_plus,
+    "partition-even": baselines.partition_even,
+}
+
+
+def fit(
+    points: torch.Tensor,
+    k: int,
+    *,
+    seeding: str = "partition",
+    empties: str = "partition",
+    iterations: int = 15,
+    seed: int = 0,
+    weights: torch.Tensor | None = None,
+    relaxation: float = RELAXATION,
+    sample: int | None = SAMPLE,
+    tolerance: float = 1e-6,
+    anneal: int = 0,
+    consolidation: float | Literal["auto", "off"] = "auto",
+) -> KMeansResult:
+    """Fit a codebook of k centroids to n points: Partitioning-Guided k-means.
+
+    points         (n, d) float16 | bfloat16 | float32 (float64 is rounded to float32). n = 0,
+                   n < k and constant points are fine and leave centroids unused (`dead`).
+    seeding        "partition" (PG pre-assignment grown by distortion), "partition-even" (the
+                   paper's balanced form), "kmeans++", or "random" (iPQ's, with replacement).
+    empties        "partition" (PG resolution) or "perturb" (fairseq's rule).
+    iterations     assignments and updates after seeding; a last assignment follows.
+    weights        (n,) a point, (1, d) or (n, d) a coordinate (diagonal Hessian or Fisher
+                   information), >= 0: minimizes sum w (x - c)^2.
+    relaxation     factor of the over-relaxed update, below 2; 1.0 is plain Lloyd.
+    sample         points a centroid that seeding, annealing and the iterations before the
+                   relaxation decays look at, drawn as a coreset that keeps outliers; the others,
+                   and the last assignment, look at all. None: all do (as the baselines always do).
+    tolerance      stop when the distortion changes by less than this part of itself.
+    anneal         iterations with decaying noise before the others, when minutes are cheap: 60.
+    consolidation  PG's dense-weights consolidation: "auto" merges exact duplicates where a sample
+                   shows that it pays; a number also merges near duplicates, within that part of
+                   the expected error, and gives them one code; 0.0 is exact always; or "off".
+
+    The result is the same to the last byte for any number of threads, with and without numba.
+    Raises InputError for NaN or Inf, k < 1, shapes that do not fit and unknown names.
+
+    Sources: Huang, Agostinelli, Chen 2023, arXiv 2306.14031 (PG k-means); Stock et al. 2019, arXiv
+    1907.05686 and Fan et al. 2020, arXiv 2004.07320 (iPQ and Quant-Noise, the baselines).
+    """
+    options = Options(k, seeding, empties, iterations, seed, relaxation, sample, tolerance, anneal)
+    x = check_points(points)[None]  # (1, n, d)
+    if x.shape[1] == 0:
+        return _nothing(x, k)
+    if weights is not None:
+        weights = (weights[:, None] if weights.ndim == 1 else weights)[None]
+    data = prepare(x, weights)
+    return _fit(data, options, _consolidated(data, options, consolidation))[0]
+
+
+def fit_batched(
+    points: torch.Tensor,
+    k: int,
+    *,
+    iterations: int = 15,
+    seed: int = 0,
+    weights: torch.Tensor | None = None,
+    relaxation: float = RELAXATION,
+    sample: int | None = SAMPLE,
+    tolerance: float = 1e-6,
+    anneal: int = 0,
+) -> list[KMeansResult]:
+    """`fit` for b sets of points (b, n, d) of one shape, in one batch of kernels a pass.
+
+    weights: (b, n), or (1 | b, 1 | n, 1 | d). Each result equals that of `fit` on its set with
+    consolidation "off". Worth it on a GPU, where small layers cannot fill the machine one by one.
+    """
+    options = Options(
+        k, "partition", "partition", iterations, seed, relaxation, sample, tolerance, anneal
+    )
+    x = check_points(points, ndim=3)
+    if x.shape[1] == 0:
+        return [_nothing(x, k) for _ in range(x.shape[0])]
+    if weights is not None and weights.ndim == 2:
+        weights = weights[:, :, None]
+    return _fit(prepare(x, weights), options, None)
+
+
+def assign(points: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
+    """Nearest row of the codebook for every point; ties go to the lowest row.
+
+    points (n, d) float16 | bfloat16 | float32, codebook (k, d) float -> (n,) int64.
+    Raises InputError for NaN, Inf or shapes that do not fit.
+    """
+    x = check_points(points)
+    book = check_points(codebook, what="the codebook").to(x.device)
+    if book.shape[0] < 1 or book.shape[1] != x.shape[1]:
+        raise InputError(
+            f"kmeans: a codebook of shape {tuple(book.shape)} does not fit points {tuple(x.shape)}"
+        )
+    if x.shape[0] == 0:
+        return torch.empty(0, dtype=torch.int64, device=x.device)
+    about, centroids = prepare(x[None]).about(book[None])
+    return sweep(about, centroids).codes[0].long()
+
+
+def _fit(data: Points, options: Options, merged: Consolidated | None) -> list[KMeansResult]:
+    points = data if merged is None else merged.points
+    generator = torch.Generator().manual_seed(options.seed)
+    pool = points
+    if options.guided and options.sample is not None and not options.anneal:
+        pool = coreset(points, options.sample * options.k, generator)
+    centroids = _seeded(points, pool, options, generator)
+    traces = [Trace() for _ in range(points.shape[0])]
+    if options.anneal:
+        centroids = anneal(points, centroids, options, generator)
+    split = relaxed_steps(options.iterations) if pool.shape[1] < points.shape[1] else 0
+    for phase, steps in ((pool, range(split)), (points, range(split, options.iterations))):
+        centroids = iterate(phase, centroids, options, steps, generator, traces)
+    codebook, last = finish(points, centroids, options, traces)
+    results = []
+    for i, trace in enumerate(traces):
+        scatter = 0.0 if merged is None else merged.scatter / float(data.scale[i]) ** 2
+        whole = float(last.energy[i]) + scatter
+
+        def relative(distortion: float, rest: float = scatter, whole: float = whole) -> float:
+            return (distortion + rest) / whole if whole > 0.0 else 0.0
+
+        codes = last.codes[i].long()
+        results.append(
+            KMeansResult(
+                codebook=codebook[i],
+                codes=codes if merged is None else codes[merged.member],
+                relative_distortion=relative(float(last.distortion[i])),
+                distortion_trace=[relative(v) for v in trace.distortion],
+                empty_trace=trace.empty,
+                dead=int(last.empty[i]),
+                resolution_rounds=trace.rounds,
+                failed=trace.failed,
+                iterations=len(trace.distortion),
+            )
+        )
+    return results
+
+
+def _seeded(
+    points: Points, pool: Points, options: Options, generator: torch.Generator
+) -> torch.Tensor:
+    """(b, k, d) float64 normalized."""
+    if options.seeding == "partition":
+        return partition(pool, options.k, generator)
+    rows = _BASELINES[options.seeding](points, options.k, generator)
+    return pad(rows[None], options.k)
+
+
+def _consolidated(
+    data: Points, options: Options, consolidation: float | Literal["auto", "off"]
+) -> Consolidated | None:
+    if consolidation == "auto":
+        # the baselines are what they are on the points as given: duplicates are their difficulty
+        return consolidate(data, options.k, 0.0) if options.guided and pays(data) else None
+    if consolidation == "off":
+        return None
+    if isinstance(consolidation, str) or not 0.0 <= consolidation <= 1.0:
+        raise InputError(
+            f'kmeans: consolidation must be "auto", "off" or in [0, 1], got {consolidation!r}'
+        )
+    return consolidate(data, options.k, float(consolidation))
+
+
+def _nothing(x: torch.Tensor, k: int) -> KMeansResult:
+    codebook = torch.zeros(k, x.shape[2], device=x.device)
+    return KMeansResult(codebook, torch.zeros(0, dtype=torch.int64, device=x.device), 0.0, dead=k)
