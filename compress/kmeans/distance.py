@@ -6,15 +6,14 @@ each slab is summed in order and the slabs are added in order, so the bytes are 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import torch
 
 from compress.kmeans import kernels_torch
+from compress.kmeans.backend import backend
 from compress.kmeans.points import Points
 from compress.kmeans.threads import in_threads
 
@@ -63,19 +62,6 @@ class Sweep:
         """(b, k, d) weighted means; a coordinate without mass keeps the fallback's value."""
         bare = self.mass <= 0
         return torch.where(bare, fallback, self.sums / self.mass.masked_fill(bare, 1.0))
-
-
-@cache
-def backend(device: str) -> str:
-    """numba | triton | torch; SHRINKFLOW_KMEANS=torch forces the plain path everywhere."""
-    name = {"cpu": "numba", "cuda": "triton"}.get(device, "torch")
-    if name == "torch" or os.environ.get("SHRINKFLOW_KMEANS", "") == "torch":
-        return "torch"
-    try:
-        __import__(name)
-    except Exception:  # a broken compiler (wrong numpy, no LLVM) must not break the library
-        return "torch"
-    return name
 
 
 def sweep(points: Points, centroids: torch.Tensor, using: str | None = None) -> Sweep:

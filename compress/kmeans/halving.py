@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import torch
 
+from compress.kmeans.backend import backend
 from compress.kmeans.sums import group_sum
 
-_POWER_STEPS = 6  # any direction of high variance will do; the eigenvector itself is not needed
-_DIRECTION_POINTS = 64  # points a group that decide the direction, on average
-_TINY = 1e-300
+POWER_STEPS = 6  # any direction of high variance will do; the eigenvector itself is not needed
+DIRECTION_POINTS = 64  # points a group that decide the direction, on average
+TINY = 1e-300
 
 
 @dataclass(frozen=True)
@@ -42,47 +43,64 @@ def halve(
     in the same half.
     """
     w = torch.ones_like(z[:, :1]) if w is None else w.double()
-    sums, mass = _moments(z, w, group, groups)
-    diff = z - _means(sums, mass)[group]  # (m, d)
-    few = slice(None, None, max(1, z.shape[0] // (_DIRECTION_POINTS * groups)))
-    direction = principal_direction(diff[few], w[few].mean(dim=1), group[few], groups)
-    along = (diff * direction[group]).sum(dim=1)  # (m,)
+    step = max(1, z.shape[0] // (DIRECTION_POINTS * groups))
+    if backend(z.device.type) == "numba":
+        from compress.kmeans import kernels_halving
+
+        arrays = z.contiguous().numpy(), w.contiguous().numpy()
+        along = torch.from_numpy(kernels_halving.project(*arrays, group.numpy(), groups, step))
+    else:
+        along = project(z, w, group, groups, step)
     upper = along > (_cuts(along, group, groups)[group] if even else 0.0)
     child = 2 * group + upper
-    sums, mass = _moments(z, w, child, 2 * groups)
-    error = w * (z - _means(sums, mass)[child]).square()
-    distortion = group_sum(error.sum(dim=1, keepdim=True), child, 2 * groups)[:, 0]
-    return Halves(upper, torch.bincount(child, minlength=2 * groups), sums, mass, distortion)
+    if backend(z.device.type) == "numba":
+        parts = kernels_halving.moments(*arrays, child.numpy(), 2 * groups)
+        return Halves(upper, *(torch.from_numpy(part) for part in parts))
+    return Halves(upper, *moments(z, w, child, 2 * groups))
 
 
-def principal_direction(
-    diff: torch.Tensor, mass: torch.Tensor, group: torch.Tensor, groups: int
+def project(
+    z: torch.Tensor, w: torch.Tensor, group: torch.Tensor, groups: int, step: int
 ) -> torch.Tensor:
-    """(m, d) differences from the mean, (m,) mass, (m,) group -> (g, d) unit directions.
+    """(m,) each point's coordinate along the principal direction of its group, from its mean.
 
-    Power iteration on the group covariances without forming them: O(m d) a step, and no eigh that
-    fails on a covariance near zero. It starts from the axis of the greatest variance.
+    Power iteration on the group covariances without forming them, over every `step`-th point:
+    O(m d) a step, and no eigh that fails on a covariance near zero. It starts from the axis of the
+    greatest variance. Sums run over the coordinates in order, as in the compiled kernel.
     """
-    pull = mass[:, None] * diff  # (m, d)
-    axis = group_sum(pull * diff, group, groups).argmax(dim=1)  # (g,)
-    direction = torch.nn.functional.one_hot(axis, diff.shape[1]).to(diff.dtype)
-    for _ in range(_POWER_STEPS):
-        along = (diff * direction[group]).sum(dim=1, keepdim=True)  # (m, 1)
-        step = group_sum(along * pull, group, groups)  # (g, d)
-        length = step.square().sum(dim=1, keepdim=True).sqrt()
-        direction = torch.where(length > 0, step / length.clamp_min(_TINY), direction)
-    return direction
+    _, sums, mass, _ = moments(z, w, group, groups)
+    diff = z - (sums / mass.clamp_min(TINY))[group]  # (m, d)
+    few, own = diff[::step], group[::step]
+    pull = (_in_order(w[::step]) / w.shape[1])[:, None] * few
+    axis = group_sum(pull * few, own, groups).argmax(dim=1)  # (g,)
+    direction = torch.nn.functional.one_hot(axis, z.shape[1]).to(z.dtype)
+    for _ in range(POWER_STEPS):
+        along = _in_order(few * direction[own])
+        moved = group_sum(along[:, None] * pull, own, groups)  # (g, d)
+        length = _in_order(moved * moved).sqrt()[:, None]
+        direction = torch.where(length > 0, moved / length.clamp_min(TINY), direction)
+    return _in_order(diff * direction[group])
 
 
-def _moments(
+def moments(
     z: torch.Tensor, w: torch.Tensor, group: torch.Tensor, groups: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Count (g,), sums (g, d), mass (g, 1 | d) and distortion about the mean (g,)."""
+    d = z.shape[1]
     total = group_sum(torch.cat([w * z, w], dim=1), group, groups)
-    return total[:, : z.shape[1]], total[:, z.shape[1] :]
+    sums, mass = total[:, :d], total[:, d:]
+    diff = z - (sums / mass.clamp_min(TINY))[group]
+    error = _in_order(w * (diff * diff))[:, None]
+    distortion = group_sum(error, group, groups)[:, 0]
+    return torch.bincount(group, minlength=groups), sums, mass, distortion
 
 
-def _means(sums: torch.Tensor, mass: torch.Tensor) -> torch.Tensor:
-    return sums / mass.clamp_min(_TINY)
+def _in_order(x: torch.Tensor) -> torch.Tensor:
+    """(m, c) -> (m,): the sum of each row, from the first column to the last."""
+    total = x[:, 0].clone()
+    for t in range(1, x.shape[1]):
+        total += x[:, t]
+    return total
 
 
 def _cuts(along: torch.Tensor, group: torch.Tensor, groups: int) -> torch.Tensor:

@@ -12,11 +12,10 @@ kept in numba's on-disk cache.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 from numba import njit
+
+from compress.kmeans.backend import compiled
 
 TILE = 256  # points scored together: 16 AVX-512 lanes x 16, their features stay in the L1 cache
 UNROLLED = 16  # up to here all features of a centroid are unrolled into registers
@@ -31,14 +30,6 @@ def unrolling(features: int) -> tuple[int, tuple[int, ...]]:
     step = 4 if features <= UNROLLED else BLOCK
     width = -(-features // step) * step
     return width, (0,) * (width if width <= UNROLLED else BLOCK)
-
-
-def compiled(function: Callable[..., Any]) -> Any:
-    """njit with the disk cache where there is a writable place for it, without it elsewhere."""
-    try:
-        return njit(nogil=True, error_model="numpy", cache=True)(function)
-    except (RuntimeError, OSError):
-        return njit(nogil=True, error_model="numpy")(function)
 
 
 @njit(inline="always")

@@ -63,13 +63,18 @@ class Points:
     def take(self, index: torch.Tensor) -> Points:
         """index (b, m) -> the points picked from each problem."""
         batch = torch.arange(index.shape[0], device=index.device)[:, None]
-        weights = None if self.weights is None else self.weights[batch, index]
-        return replace(self, values=self.values[batch, index], weights=weights)
+        weights = None if self.weights is None else pick(self.weights, batch, index)
+        return replace(self, values=pick(self.values, batch, index), weights=weights)
 
     def normalized(self, batch: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
         """(m,), (m,) -> (m, d) float64, with the float32 rounding that the kernels see."""
-        x = self.values[batch, row].double()
-        return ((x - self.offset[batch, 0]) * self.scale[batch, 0]).float().double()
+        offset, scale = self.offset[:, 0], self.scale[:, 0]
+        if self.device.type != "cpu":
+            x = self.values[batch, row].double()
+            return ((x - offset[batch]) * scale[batch]).float().double()
+        i, j = batch.numpy(), row.numpy()
+        z = (self.values.numpy()[i, j].astype("float64") - offset.numpy()[i]) * scale.numpy()[i]
+        return torch.from_numpy(z.astype("float32").astype("float64"))
 
     def denormalize(self, centroids: torch.Tensor) -> torch.Tensor:
         """(b, k, d) float64 normalized -> (b, k, d) float32 in the units of the input."""
@@ -92,6 +97,13 @@ def prepare(x: torch.Tensor, weights: torch.Tensor | None = None) -> Points:
     offset = center(x[:, :: max(1, x.shape[1] // _MEAN_ROWS)], low, high)
     scale = power_of_two(offset, low, high)
     return Points(x, offset, scale, low, high, check_weights(weights, x))
+
+
+def pick(x: torch.Tensor, *index: torch.Tensor) -> torch.Tensor:
+    """x[index], by numpy on the CPU: torch would start all its threads for a few rows."""
+    if x.device.type != "cpu":
+        return x[index]
+    return torch.from_numpy(x.numpy()[tuple(i.numpy() for i in index)])
 
 
 def center(x: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,8 @@ import torch
 from compress.kmeans.points import Points
 from compress.kmeans.sums import cumulative
 
-_CHUNK = 1 << 16
+_CHUNK = 32767  # values at a time: torch keeps to one thread below 2^15 ...
+_GPU_CHUNK = 1 << 24  # ... and a GPU has all it can take
 
 
 def coreset(points: Points, size: int, generator: torch.Generator) -> Points:
@@ -52,10 +53,11 @@ def strata(size: int, generator: torch.Generator) -> torch.Tensor:
 
 def _reach(points: Points) -> torch.Tensor:
     """(b, n) running share of the probability, 1.0 at the end."""
-    b, n, _ = points.shape
+    b, n, d = points.shape
+    rows = max(1, (_GPU_CHUNK if points.device.type == "cuda" else _CHUNK) // (b * d))
     far = torch.empty(b, n, dtype=torch.float64, device=points.device)
-    for lo in range(0, n, _CHUNK):
-        part = slice(lo, lo + _CHUNK)
+    for lo in range(0, n, rows):
+        part = slice(lo, lo + rows)
         z = (points.values[:, part] - points.offset.float()) * points.scale.float()
         far[:, part] = z.square().sum(dim=2)
     if points.weights is None:

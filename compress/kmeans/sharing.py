@@ -8,7 +8,7 @@ import torch
 
 from compress.kmeans.distance import Sweep
 from compress.kmeans.halving import halve
-from compress.kmeans.points import Points
+from compress.kmeans.points import Points, pick
 
 _SCATTER = 1e-9  # below this part of its distortion, scatter is rounding: the points coincide
 
@@ -44,7 +44,7 @@ def share(
     group = lookup[state.codes + base[:, None]]  # (b, n)
     batch, row = (group >= 0).nonzero(as_tuple=True)  # (m,) each
     group = group[batch, row]
-    w = None if points.weights is None else points.weights[batch, row]
+    w = None if points.weights is None else pick(points.weights, batch, row)
     cut = halve(points.normalized(batch, row), w, group, donors.numel())
 
     divided = cut.proper  # (g,)

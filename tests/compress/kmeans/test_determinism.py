@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from compress.kmeans import distance, fit, kernels_torch
+from compress.kmeans import distance, fit, halving, kernels_torch
 from compress.kmeans.distance import sweep
 from compress.kmeans.points import prepare
 
@@ -22,7 +22,8 @@ def threads():
 @pytest.fixture
 def plain(monkeypatch):
     """Fits without numba."""
-    monkeypatch.setattr(distance, "backend", lambda device: "torch")
+    for module in (distance, halving):
+        monkeypatch.setattr(module, "backend", lambda device: "torch")
 
 
 def weights_for(x, kind):
@@ -76,11 +77,13 @@ def test_numba_and_torch_find_the_same(gaussian, kind, d):
         assert torch.equal(getattr(a, name), getattr(b, name)), name
 
 
-def test_a_whole_fit_without_numba(gaussian, monkeypatch):
+@pytest.mark.parametrize("kind", ["none", "point", "coordinate"])
+def test_a_whole_fit_without_numba(gaussian, request, kind):
     x = gaussian(zero=0.3)
-    expected = fit(x, 40, anneal=2)
-    monkeypatch.setattr(distance, "backend", lambda device: "torch")
-    assert same(fit(x, 40, anneal=2), expected)
+    w = weights_for(x, kind)
+    expected = fit(x, 40, weights=w, anneal=2)
+    request.getfixturevalue("plain")
+    assert same(fit(x, 40, weights=w, anneal=2), expected)
 
 
 @pytest.mark.parametrize("scores", [7, 1000, 1 << 24])
