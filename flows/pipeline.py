@@ -14,6 +14,8 @@ from tasks.journal import Journal
 from tasks.lock import workspace_lock
 from tasks.outputs import read_json
 from tasks.pipeline_file import check_code_file, write_pipeline
+from tasks.source import check_unchanged
+from tasks.stages import TABLE
 from tasks.versions import Versions, note_recorded, open_versions
 from tasks.workspace import STAGES, Workspace, opened
 
@@ -52,10 +54,11 @@ def _bring_up_to_date(name: str, versions: Versions, journal: Journal) -> bool:
         console.stage_cached(name)
         return False
     if journal.parent is None:
-        check(str(workspace.root))
+        check(str(workspace.root), name)
     console.stage_starts(name, changes if versions.known(name) else [])
+    inputs = versions.inputs(name)
     run(str(workspace.root), journal.begin())
-    versions.record(name, params)
+    versions.record(name, params, inputs)
     shutil.rmtree(workspace.work(name), ignore_errors=True)
     journal.done(name)
     console.stage_ends(name, read_json(workspace.timings(name))["seconds"])
@@ -72,4 +75,5 @@ def run_alone(workspace: Workspace, params: Params, name: str) -> None:
         for earlier in STAGES[: STAGES.index(name)]:
             shutil.rmtree(workspace.work(earlier), ignore_errors=True)
         flow_of(name, params.quantize.workers)(str(workspace.root))
+        check_unchanged(TABLE[name].code)
         note_recorded(workspace, name, params)

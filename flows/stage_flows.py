@@ -6,12 +6,12 @@ layers and groups and the steps of a training that was killed are taken up again
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from prefect import Flow, flow, unmapped
 from prefect.futures import as_completed
 from prefect.states import Completed
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from compress.errors import InputError, ShrinkflowError
 from compress.progress import progress_bar
@@ -77,7 +77,7 @@ def quantize(root: str, parent: str | None, timings: dict[str, Any]) -> None:
         state = quantization.recover_group(
             root, jobs[0].group, key, student, keys, return_state=True
         )
-        group = state.result()
+        group = cast(dict[str, Any], state.result())
         key, student = group["key"], group["folder"]
         recovered.append(group["facts"])
     jobs = [job for group in groups for job in group]
@@ -114,7 +114,7 @@ def compress_group(root: str, student: str, jobs: list[LayerJob]) -> list[dict[s
     }
     if failed:
         raise _failure(failed, jobs)
-    return [future.result() for future in futures]
+    return [cast(dict[str, Any], future.result()) for future in futures]
 
 
 def _failure(failed: dict[str, Any], jobs: list[LayerJob]) -> ShrinkflowError:
@@ -135,4 +135,5 @@ def _message(error: Any) -> str:
 
 def flow_of(name: str, workers: int) -> Flow[..., Any]:
     """The flow of a stage; mapped tasks run `workers` at a time."""
-    return FLOWS[name].with_options(task_runner=ThreadPoolTaskRunner(max_workers=workers))
+    runner: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=workers)
+    return FLOWS[name].with_options(task_runner=runner)

@@ -5,17 +5,21 @@ from prefect.cache_policies import NO_CACHE
 
 from compress.errors import PlanError
 from tasks.planning import plan_of
-from tasks.workspace import opened
+from tasks.workspace import STAGES, opened
 
 
 @task(name="check params, model, data and tracking", cache_policy=NO_CACHE)
-def check(root: str) -> None:
-    """Raises PlanError with all that is wrong: data, layers, weights that are not finite, memory,
-    disk. Raises InputError where there is no model, or no MLflow, to work with."""
+def check(root: str, stage: str) -> None:
+    """Before `stage`, the first that has work to do, and all after it.
+
+    Raises PlanError with all that is wrong: data, layers, weights that are not finite, memory,
+    disk. Raises InputError where there is no model, or no MLflow, to work with.
+    """
     from tasks import tracking
 
     workspace, params = opened(root)
-    _, problems = plan_of(workspace.root, params)
-    if problems:
-        raise PlanError(problems)
+    if STAGES.index(stage) <= STAGES.index("quantize"):
+        _, problems = plan_of(workspace.root, params)
+        if problems:
+            raise PlanError(problems)
     tracking.check(params, workspace)

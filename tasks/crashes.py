@@ -6,7 +6,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import State, StateType
 from prefect.runtime import flow_run
 from prefect.states import Crashed
 
@@ -26,6 +26,8 @@ def mark_crashed(root: str) -> int:
             if run.parameters.get("root") == root and str(run.id) != flow_run.get_id()
         ]
         for run in dead:
-            state = Crashed(message="the process was killed; a later run took its place")
+            state: State[None] = Crashed(
+                message="the process was killed; a later run took its place"
+            )
             client.set_flow_run_state(run.id, state, force=True)
     return len(dead)

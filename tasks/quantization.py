@@ -20,6 +20,8 @@ from tasks import caching
 from tasks.layer_tables import layer_row, totals, usage_rows
 from tasks.model_card import model_card
 from tasks.outputs import read_json, write_json, write_table
+from tasks.source import check_unchanged
+from tasks.stages import TABLE
 from tasks.store import LayerStore
 from tasks.training import CURVE
 from tasks.workspace import opened
@@ -49,7 +51,7 @@ def list_groups(root: str) -> list[list[LayerJob]]:
     model = skeleton(workspace.finetuned)
     selection = select(model, params.quantize)
     keys = _tensor_files(workspace.finetuned)
-    jobs = {}
+    jobs: dict[str, list[LayerJob]] = {}
     for layer in selection.layers:
         tensor = tensor_key(layer.ref, keys, getattr(model, "base_model_prefix", ""))
         if tensor is None:
@@ -68,6 +70,7 @@ def compress_layer(root: str, student: str, job: LayerJob) -> State[dict[str, An
     from compress.codecs.base import codec_class
     from compress.quantization import compress_layer as compress
 
+    check_unchanged(TABLE["quantize"].code)
     workspace, params = opened(root)
     checkpoint = _tensor_files(Path(student))[job.tensor]
     seed = caching.layer_seed(params.seed, job.name)
@@ -98,6 +101,7 @@ def recover_group(
     """
     from compress import quantization
 
+    check_unchanged(TABLE["quantize"].code)
     workspace, params = opened(root)
     key = caching.group_key(before=before, layers=keys, params=params)
     work = workspace.work("quantize") / f"{group}-{key[:16]}"

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+from compress.errors import ShrinkflowError
+
 ROOT = Path(__file__).resolve().parent.parent
 # Messages, progress and copying of files: none of it can change a result.
 NEUTRAL = frozenset({"compress.errors", "compress.progress", "compress.atomic"})
@@ -34,10 +36,32 @@ def modules(entry: str) -> tuple[str, ...]:
 
 
 def code_version(entries: Iterable[str], *, without: Iterable[str] = ()) -> str:
-    """SHA-256 over the code of `entries` and all they import, less comments and docstrings."""
+    """SHA-256 over the code of `entries` and all they import, less comments and docstrings.
+
+    A process sees one version of the code, that of the first call, as it runs one version.
+    """
     names = {name for entry in entries for name in modules(entry)} - set(without)
-    text = "\n".join(f"# {name}\n{_normal_code(source_file(name))}" for name in sorted(names))
+    text = "\n".join(f"# {name}\n{_first_seen(name)}" for name in sorted(names))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_unchanged(entries: Iterable[str]) -> None:
+    """Raises ShrinkflowError where code has been edited since this process took its version.
+
+    Called once the code is imported: what runs is then what the version says.
+    """
+    for name in sorted({name for entry in entries for name in modules(entry)}):
+        if _normal_code(source_file(name)) != _first_seen(name):
+            raise ShrinkflowError(
+                f"{source_file(name)} was changed while the run was going on; start it again "
+                "(what is finished is kept)"
+            )
+
+
+def forget() -> None:
+    """Looks at the files anew, as a new process would."""
+    for function in (modules, source_file, _first_seen, _normalized):
+        function.cache_clear()
 
 
 @cache
@@ -64,6 +88,12 @@ def _imports(name: str) -> set[str]:
             found.update(f"{base}.{alias.name}" for alias in node.names)
     inside = {m for m in found if m.partition(".")[0] == top and source_file(m).is_file()}
     return inside - {top}
+
+
+@cache
+def _first_seen(name: str) -> str:
+    """The code of a module when this process first asked for its version."""
+    return _normal_code(source_file(name))
 
 
 def _normal_code(file: Path) -> str:

@@ -4,14 +4,16 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import chdir, contextmanager
+from contextlib import AbstractContextManager, chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
 from compress.config import Params
 from compress.errors import ShrinkflowError
+from tasks import source
 from tasks.caching import stage_version
-from tasks.pipeline_file import code_files
+from tasks.pipeline_file import code_files, watches_sources
+from tasks.stages import TABLE
 from tasks.workspace import Workspace
 
 RECORDED = "recorded.json"  # stage -> version of its code and parameters when it was recorded
@@ -46,7 +48,7 @@ class Versions:
         from dvc.stage.cache import RunCacheNotFoundError
 
         try:
-            with chdir(self.workspace.root), lock_repo(self._repo):
+            with self._at_root(), lock_repo(self._repo):
                 (entry,) = self._repo.stage.collect(self._target(stage))
                 self._repo.stage_cache.restore(entry)
         except RunCacheNotFoundError:
@@ -65,16 +67,46 @@ class Versions:
                 return False
         return self._recorded().get(stage) == stage_version(stage, params)
 
-    def record(self, stage: str, params: Params) -> None:
-        """Writes the stage's present inputs and outputs to dvc.lock and the cache."""
-        with chdir(self.workspace.root):  # DVC's run cache looks at the working directory
+    def inputs(self, stage: str) -> dict[str, Any]:
+        """What the stage depends on, by name: parameters and hashes of files, code aside."""
+        from dvc.repo import lock_repo
+
+        code = set(code_files(stage))
+        found: dict[str, Any] = {}
+        with self._at_root(), lock_repo(self._repo):
+            (entry,) = self._repo.stage.collect(self._target(stage))
+            entry.save_deps()
+            for dep in entry.deps:
+                if Path(dep.fs_path) not in code:
+                    value = dep.hash_info.value
+                    found |= value if isinstance(value, dict) else {str(dep): value}
+        return found
+
+    def record(self, stage: str, params: Params, before: dict[str, Any] | None = None) -> None:
+        """Writes the stage's present inputs and outputs to dvc.lock and the cache.
+
+        `before` is what `inputs` said when the stage began. Raises ShrinkflowError where that, or
+        the code, has changed since: the outputs must not be recorded as made from what is there.
+        """
+        if watches_sources(self.workspace):
+            source.check_unchanged(TABLE[stage].code)
+        now = self.inputs(stage) if before is not None else {}
+        if changed := [name for name in now if now[name] != (before or {}).get(name)]:
+            raise ShrinkflowError(
+                f"{', '.join(changed)} changed while {stage} was running; start the run again"
+            )
+        with self._at_root():
             self._repo.commit(self._target(stage), force=True)
         note_recorded(self.workspace, stage, params)
 
     def _status(self, stage: str) -> list[Any]:
-        with chdir(self.workspace.root):  # DVC names paths from the working directory
+        with self._at_root():
             status = self._repo.status(targets=[self._target(stage)])
         return [entry for entries in status.values() for entry in entries]
+
+    def _at_root(self) -> AbstractContextManager[None]:
+        """DVC names paths from the working directory, and its run cache looks there, too."""
+        return chdir(self.workspace.root)
 
     def _target(self, stage: str) -> str:
         return f"{self.workspace.dvc_file}:{stage}"
@@ -88,16 +120,14 @@ def open_versions(workspace: Workspace) -> Iterator[Versions]:
     """DVC's view of `workspace`, whose folder becomes a DVC repository where it is none."""
     _quiet()
     from dvc.exceptions import DvcException
-    from dvc.lock import LockError
     from dvc.repo import Repo
 
     try:
         if not (workspace.project / ".dvc").is_dir():
             _init(workspace.home)
-        with Repo(str(workspace.project)) as repo:
+        # Somebody's `dvc status` may take a while: hours of work must not end over its lock.
+        with Repo(str(workspace.project), _wait_for_lock=True) as repo:
             yield Versions(workspace, repo)
-    except LockError as error:
-        raise ShrinkflowError(f"another DVC command is at work in {workspace.project}") from error
     except DvcException as error:
         raise ShrinkflowError(f"DVC: {_reason(error)}") from error
 

@@ -23,9 +23,13 @@ with workspace_lock(Workspace(Path(sys.argv[1]))):
 
 def test_the_second_is_refused_and_told_who_is_first(tmp_path):
     workspace = Workspace(tmp_path)
-    with workspace_lock(workspace):
-        with pytest.raises(BusyError, match=str(os.getpid())), workspace_lock(workspace):
-            pass
+    who = str(os.getpid())
+    with (
+        workspace_lock(workspace),
+        pytest.raises(BusyError, match=who),
+        workspace_lock(workspace),
+    ):
+        pass
     with workspace_lock(workspace):
         pass
 

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from compress.errors import ShrinkflowError
 from tasks import source
 
 
@@ -12,17 +13,14 @@ def tree(tmp_path, monkeypatch):
     """A copy of the library that tests may edit."""
     shutil.copytree(source.ROOT / "compress", tmp_path / "compress")
     monkeypatch.setattr(source, "ROOT", tmp_path)
-    for function in (source.modules, source.source_file, source._normalized):
-        function.cache_clear()
+    source.forget()
     yield tmp_path
-    for function in (source.modules, source.source_file, source._normalized):
-        function.cache_clear()
+    source.forget()
 
 
 def version(*entries):
-    source.modules.cache_clear()
-    source.source_file.cache_clear()
-    source._normalized.cache_clear()
+    """As a new process sees it."""
+    source.forget()
     return source.code_version(entries)
 
 
@@ -65,3 +63,16 @@ def test_imports_are_followed_through_packages_and_functions():
 def test_files_are_found_without_importing():
     assert source.source_file("compress.kmeans").name == "__init__.py"
     assert source.source_file("compress.blocks") == source.ROOT / "compress/blocks.py"
+
+
+def test_a_process_notices_that_its_code_has_been_edited(tree):
+    before = version("compress.codecs.product")
+    file = tree / "compress/packing.py"
+    text = file.read_text()
+    file.write_text(text + "\n# a remark\n")
+    source.check_unchanged(["compress.codecs.product"])
+    file.write_text(text + "\nEXTRA = 1\n")
+    assert source.code_version(["compress.codecs.product"]) == before
+    source.check_unchanged(["compress.data"])
+    with pytest.raises(ShrinkflowError, match=r"packing\.py"):
+        source.check_unchanged(["compress.codecs.product"])

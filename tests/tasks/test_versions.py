@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from compress.config import load_params
+from compress.errors import ShrinkflowError
 from tasks import source
 from tasks.params_file import set_up
 from tasks.pipeline_file import write_pipeline
@@ -111,6 +112,21 @@ def test_local_data_and_outputs_count(workspace):
     assert changed(workspace) == ["finetune", "quantize", "evaluate"]
 
 
+def test_what_changed_during_a_stage_is_not_recorded_as_its_input(tmp_path):
+    workspace = make(tmp_path)
+    record_all(workspace)
+    params = load_params(workspace.params_file)
+    with open_versions(workspace) as versions:
+        inputs = versions.inputs("finetune")
+        versions.record("finetune", params, inputs)
+        set_up(workspace.params_file, ["gate.max_drop=1"])
+        versions.record("finetune", params, inputs)
+        set_up(workspace.params_file, ["noise.rate=0.3"])
+        with pytest.raises(ShrinkflowError, match="noise changed while finetune was running"):
+            versions.record("finetune", params, inputs)
+        assert versions.changes("finetune")
+
+
 def test_what_was_made_before_is_taken_from_the_cache(workspace):
     record_all(workspace)
     shutil.rmtree(workspace.finetuned)
@@ -127,16 +143,13 @@ def test_what_was_made_before_is_taken_from_the_cache(workspace):
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
     """A copy of this repository's code as the code that runs, so that a test may change it."""
-    caches = (source.modules, source.source_file, source._normalized)
     for package in ("compress", "tasks"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(source.ROOT / package, tmp_path / package, ignore=ignored)
     monkeypatch.setattr(source, "ROOT", tmp_path)
-    for function in caches:
-        function.cache_clear()
+    source.forget()
     yield tmp_path
-    for function in caches:
-        function.cache_clear()
+    source.forget()
 
 
 def test_a_comment_in_the_code_is_no_change_and_a_statement_is(repository):
@@ -151,6 +164,9 @@ def test_a_comment_in_the_code_is_no_change_and_a_statement_is(repository):
         assert versions.changes("quantize") == ["compress/packing.py modified"]
         assert versions.only_text_changed("quantize", params)
         file.write_text(file.read_text() + "\nEXTRA = 1\n")
+        with pytest.raises(ShrinkflowError, match=r"packing\.py"):
+            versions.record("quantize", params)
+        source.forget()
         assert not versions.only_text_changed("quantize", params)
         assert not versions.changes("finetune")
 
