@@ -7,23 +7,13 @@ from typing import Literal
 import torch
 
 from compress.errors import InputError
-from compress.kmeans import baselines
-from compress.kmeans.consolidate import Consolidated, consolidate, pays
 from compress.kmeans.distance import sweep
 from compress.kmeans.inputs import check_points
-from compress.kmeans.lloyd import Trace, anneal, finish, iterate
 from compress.kmeans.options import SAMPLE, Options
-from compress.kmeans.points import Points, prepare
-from compress.kmeans.relaxation import RELAXATION, relaxed_steps
+from compress.kmeans.points import prepare
+from compress.kmeans.relaxation import RELAXATION
 from compress.kmeans.result import KMeansResult
-from compress.kmeans.sampling import coreset
-from compress.kmeans.seeding import pad, partition
-
-_BASELINES = {
-    "random": baselines.random_rows,
-    "kmeans++": baselines.kmeans_plus_plus,
-    "partition-even": baselines.partition_even,
-}
+from compress.kmeans.solve import consolidated, nothing, solve
 
 
 def fit(
@@ -70,11 +60,11 @@ def fit(
     options = Options(k, seeding, empties, iterations, seed, relaxation, sample, tolerance, anneal)
     x = check_points(points)[None]  # (1, n, d)
     if x.shape[1] == 0:
-        return _nothing(x, k)
+        return nothing(x, k)
     if weights is not None:
         weights = (weights[:, None] if weights.ndim == 1 else weights)[None]
     data = prepare(x, weights)
-    return _fit(data, options, _consolidated(data, options, consolidation))[0]
+    return solve(data, options, consolidated(data, options, consolidation))[0]
 
 
 def fit_batched(
@@ -99,10 +89,10 @@ def fit_batched(
     )
     x = check_points(points, ndim=3)
     if x.shape[1] == 0:
-        return [_nothing(x, k) for _ in range(x.shape[0])]
+        return [nothing(x, k) for _ in range(x.shape[0])]
     if weights is not None and weights.ndim == 2:
         weights = weights[:, :, None]
-    return _fit(prepare(x, weights), options, None)
+    return solve(prepare(x, weights), options, None)
 
 
 def assign(points: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
@@ -121,72 +111,3 @@ def assign(points: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
         return torch.empty(0, dtype=torch.int64, device=x.device)
     about, centroids = prepare(x[None]).about(book[None])
     return sweep(about, centroids).codes[0].long()
-
-
-def _fit(data: Points, options: Options, merged: Consolidated | None) -> list[KMeansResult]:
-    points = data if merged is None else merged.points
-    generator = torch.Generator().manual_seed(options.seed)
-    pool = points
-    if options.guided and options.sample is not None and not options.anneal:
-        pool = coreset(points, options.sample * options.k, generator)
-    centroids = _seeded(points, pool, options, generator)
-    traces = [Trace() for _ in range(points.shape[0])]
-    if options.anneal:
-        centroids = anneal(points, centroids, options, generator)
-    split = relaxed_steps(options.iterations) if pool.shape[1] < points.shape[1] else 0
-    for phase, steps in ((pool, range(split)), (points, range(split, options.iterations))):
-        centroids = iterate(phase, centroids, options, steps, generator, traces)
-    codebook, last = finish(points, centroids, options, traces)
-    results = []
-    for i, trace in enumerate(traces):
-        scatter = 0.0 if merged is None else merged.scatter / float(data.scale[i]) ** 2
-        whole = float(last.energy[i]) + scatter
-
-        def relative(distortion: float, rest: float = scatter, whole: float = whole) -> float:
-            return (distortion + rest) / whole if whole > 0.0 else 0.0
-
-        codes = last.codes[i].long()
-        results.append(
-            KMeansResult(
-                codebook=codebook[i],
-                codes=codes if merged is None else codes[merged.member],
-                relative_distortion=relative(float(last.distortion[i])),
-                distortion_trace=[relative(v) for v in trace.distortion],
-                empty_trace=trace.empty,
-                dead=int(last.empty[i]),
-                resolution_rounds=trace.rounds,
-                failed=trace.failed,
-                iterations=len(trace.distortion),
-            )
-        )
-    return results
-
-
-def _seeded(
-    points: Points, pool: Points, options: Options, generator: torch.Generator
-) -> torch.Tensor:
-    """(b, k, d) float64 normalized."""
-    if options.seeding == "partition":
-        return partition(pool, options.k, generator)
-    rows = _BASELINES[options.seeding](points, options.k, generator)
-    return pad(rows[None], options.k)
-
-
-def _consolidated(
-    data: Points, options: Options, consolidation: float | Literal["auto", "off"]
-) -> Consolidated | None:
-    if consolidation == "auto":
-        # the baselines are what they are on the points as given: duplicates are their difficulty
-        return consolidate(data, options.k, 0.0) if options.guided and pays(data) else None
-    if consolidation == "off":
-        return None
-    if isinstance(consolidation, str) or not 0.0 <= consolidation <= 1.0:
-        raise InputError(
-            f'kmeans: consolidation must be "auto", "off" or in [0, 1], got {consolidation!r}'
-        )
-    return consolidate(data, options.k, float(consolidation))
-
-
-def _nothing(x: torch.Tensor, k: int) -> KMeansResult:
-    codebook = torch.zeros(k, x.shape[2], device=x.device)
-    return KMeansResult(codebook, torch.zeros(0, dtype=torch.int64, device=x.device), 0.0, dead=k)

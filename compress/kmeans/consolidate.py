@@ -16,7 +16,7 @@ _PAYS = 1 / 16  # part of them that must be duplicates
 @dataclass(frozen=True)
 class Consolidated:
     """points: (1, u, d) with weights; member (n,): which of the u each point became;
-    scatter: sum of w (x - representative)^2 in normalized units, which no codebook can remove."""
+    scatter: sum of w (x - representative)^2, which no codebook can remove."""
 
     points: Points
     member: torch.Tensor
@@ -53,7 +53,8 @@ def consolidate(points: Points, k: int, tolerance: float) -> Consolidated | None
     )
     kept = merged.normalized(torch.zeros_like(first), torch.arange(u, device=first.device))
     error = (w * (z - kept[member]).square()).sum(dim=1, keepdim=True)
-    return Consolidated(merged, member, float(group_sum(error, torch.zeros_like(member), 1)))
+    scatter = group_sum(error, torch.zeros_like(member), 1)[0]  # (1,)
+    return Consolidated(merged, member, float(points.unscale(scatter)))
 
 
 def pays(points: Points) -> bool:

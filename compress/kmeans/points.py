@@ -80,6 +80,10 @@ class Points:
         """(b, k, d) float64 normalized -> (b, k, d) float32 in the units of the input."""
         return (centroids / self.scale + self.offset).float()
 
+    def unscale(self, distortion: torch.Tensor) -> torch.Tensor:
+        """(b,) distortion in normalized units -> (b,) in the units of the input, on the CPU."""
+        return distortion.cpu() / self.scale.flatten().cpu() ** 2
+
     def about(self, codebook: torch.Tensor) -> tuple[Points, torch.Tensor]:
         """The same points centred at the codebook (b, k, d) float32, and the codebook normalized.
 

@@ -11,18 +11,22 @@ import torch
 class KMeansResult:
     """A fitted codebook. Example: n = 294,912 blocks of d = 8, k = 256.
 
-    codebook             (k, d) float32, on the device of the points. Rows from `k - dead` unused
-                         slots repeat row of another centroid and are referenced by no code.
-    codes                (n,) int64, `codes[i]` is the row of `codebook` nearest to point i
-                         (ties: the lowest row), exactly `assign(points, codebook)`.
-    relative_distortion  sum w (x - c)^2 / sum w x^2 over all points; 0.0 when the points are zero.
-    distortion_trace     relative distortion at the assignment of each iteration, before its update.
-    empty_trace          number of empty clusters met at each iteration, before their resolution.
-    dead                 centroids that no point uses at the end (only where fewer than k distinct
-                         points exist, or when a baseline's resolution failed).
-    resolution_rounds    rounds of empty-cluster resolution over the whole fit.
-    failed               True if the `perturb` baseline ran out of tentatives and gave up.
-    iterations           iterations that were run (convergence may stop early).
+    codebook             (k, d) float32, on the device of the points. Rows that no code names are
+                         somewhere among the others.
+    codes                (n,) int64: the row of `codebook` nearest to each point, ties to the
+                         lowest row: exactly `assign(points, codebook)`. (Weights by coordinate
+                         decide by the weighted distance; near duplicates that were consolidated
+                         share one code.)
+    relative_distortion  sum w (x - c)^2 / sum w x^2 over all points; 0.0 where the points are 0.
+    distortion_trace     relative distortion at the assignment of each iteration, before its
+                         update; an estimate while iterations look at a sample.
+    empty_trace          clusters found empty at each iteration, before their resolution.
+    dead                 centroids that no point uses at the end: only where fewer than k distinct
+                         points exist, or a baseline's resolution failed.
+    resolution_rounds    rounds of empty-cluster resolution over the whole fit ("perturb":
+                         passes over all points).
+    failed               True if "perturb" ran out of tentatives and gave up.
+    iterations           that were run; convergence may stop early.
     """
 
     codebook: torch.Tensor

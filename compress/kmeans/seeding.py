@@ -1,8 +1,6 @@
-"""The first centroids: PG k-means' pre-assignment, and the baselines it is measured against."""
+"""The first centroids: PG k-means' pre-assignment."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 
@@ -13,15 +11,10 @@ from compress.kmeans.sampling import thin
 from compress.kmeans.sharing import share
 
 SAMPLE = 64  # points a centroid that each level looks at
-GROWTH = (
-    1.25  # more clusters a level: small steps let the partitions of most distortion divide more
-)
+GROWTH = 1.25  # more clusters a level: in small steps the worst partitions divide more often
 DOUBLING = 16  # up to here every level doubles instead
 LEVEL_STEPS = 3  # Lloyd steps after each level, on its sample ...
 LAST_STEPS = 8  # ... and after the last, on the whole pool
-
-# (points, k, generator) -> (b, k, d) float64 normalized
-Seeding = Callable[[Points, int, torch.Generator], torch.Tensor]
 
 
 def partition(points: Points, k: int, generator: torch.Generator) -> torch.Tensor:
@@ -30,6 +23,7 @@ def partition(points: Points, k: int, generator: torch.Generator) -> torch.Tenso
     Grown by distortion rather than evenly: at each level the partitions of highest distortion are
     cut along their principal direction, then a few over-relaxed Lloyd steps on a bounded sample
     settle them. A partition whose points coincide is never cut, so no cluster starts empty; any k.
+    Returns (b, k, d) float64 normalized.
     """
     centroids = points.offset.new_zeros(points.shape[0], 1, points.shape[2])
     while centroids.shape[1] < k:

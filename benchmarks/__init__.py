@@ -1,0 +1,1 @@
+"""Measurements on real weights; not part of the package."""
