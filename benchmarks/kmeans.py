@@ -25,6 +25,7 @@ import torch
 
 from benchmarks import kmeans_layers as layers
 from benchmarks import kmeans_plots, kmeans_report
+from benchmarks.kmeans_gpu import gpu
 from benchmarks.kmeans_methods import engine, fairseq_iteration, methods
 from compress.kmeans.distance import sweep
 from compress.kmeans.points import prepare
@@ -190,6 +191,7 @@ TABLES = {
     "ablation": ablation,
     "speed": speed,
     "large": large,
+    "gpu": gpu,
 }
 
 

@@ -30,6 +30,9 @@ def render(results: dict[str, Any]) -> str:
             f"RoBERTa-base's embedding in shape ({large['points']:,} blocks of 8, k 256): "
             f"{large['seconds']:.1f} s, {large['memory']:.0f} MB beyond the weight."
         )
+    if results.get("gpu"):
+        found = ", ".join(f"{name}: {value}" for name, value in results["gpu"].items())
+        parts += ["### GPU, seconds", found]
     return "\n\n".join(parts)
 
 

@@ -4,6 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compress.kmeans import consolidate, distance, fit, halving, kernels_torch
 from compress.kmeans.sums import cumulative, group_sum, group_sum_fixed, two_to
 
 
@@ -32,3 +33,15 @@ def test_cumulative_ends_at_one_and_never_falls():
     expected = values[0].cumsum(0) / values[0].sum()
     assert torch.allclose(share[0], expected)
     assert torch.allclose(share[1], torch.arange(1, 1001).double() / 1000, atol=1e-6, rtol=0)
+
+
+def test_a_fit_with_the_sums_of_a_gpu(gaussian, monkeypatch):
+    x = gaussian(zero=0.2)
+    expected = fit(x, 40)
+    for module in (distance, halving):
+        monkeypatch.setattr(module, "backend", lambda device: "torch")
+    for module in (kernels_torch, halving, consolidate):
+        monkeypatch.setattr(module, "group_sum", group_sum_fixed)
+    found = fit(x, 40)
+    assert abs(found.relative_distortion / expected.relative_distortion - 1) < 1e-3
+    assert found.dead == 0 and sum(found.empty_trace) == 0
