@@ -19,7 +19,8 @@ from compress.errors import InputError, ShrinkflowError
 from compress.kmeans import assign, fit
 from compress.selection import matches
 
-REFRESH_ITERATIONS = 4  # Lloyd steps a refresh: the centroids only have to follow the weights
+REFRESH_ITERATIONS = 4
+SAMPLES_PER_CENTROID = 64
 SCALAR_BITS = {"int8": 8, "int4": 4}
 
 
@@ -51,10 +52,15 @@ class BlockNoise:
 
     @torch.no_grad()
     def refresh(self, weight: Tensor) -> None:
-        """Fits the centroids to the present `weight` (any shape, blocks along its rows)."""
+        """Fits the centroids to the present `weight` (any shape, blocks along its rows).
+
+        An even sample of the blocks is enough for centroids that only have to follow the weight.
+        """
         if self.function == "codebook":
             blocks = weight.detach().reshape(-1, self.block_size)  # (n, d)
-            result = fit(blocks, self.codebook_size, iterations=REFRESH_ITERATIONS, seed=self.seed)
+            step = max(1, len(blocks) // (SAMPLES_PER_CENTROID * self.codebook_size))
+            sample = blocks[::step]
+            result = fit(sample, self.codebook_size, iterations=REFRESH_ITERATIONS, seed=self.seed)
             self.codebook = result.codebook.to(weight.dtype)
 
     def __call__(self, weight: Tensor) -> Tensor:
@@ -62,39 +68,38 @@ class BlockNoise:
         size = 1 if self.function in SCALAR_BITS else self.block_size
         clean = weight.detach()
         blocks = clean.reshape(-1, size)  # (n, d)
-        hit = torch.rand(blocks.shape[0], device=weight.device) < self.rate  # (n,)
-        noisy = torch.where(hit[:, None], self._phi(clean, blocks, hit), blocks)
+        hit = (
+            (torch.rand(len(blocks), device=weight.device) < self.rate).nonzero().squeeze(1)
+        )  # (m,)
+        noisy = blocks.clone().index_copy_(0, hit, self._phi(clean, blocks[hit]))
         return _StraightThrough.apply(weight, noisy.reshape(weight.shape))
 
-    def _phi(self, weight: Tensor, blocks: Tensor, hit: Tensor) -> Tensor:
-        """phi of the blocks, (n, d); only the rows of `hit` matter."""
+    def _phi(self, weight: Tensor, blocks: Tensor) -> Tensor:
+        """phi of the `blocks` (m, d) that are hit; the range of int8 and int4 is the weight's."""
         if self.function == "zero":
             return torch.zeros_like(blocks)
         if self.function == "mean":
             return blocks.mean(dim=1, keepdim=True).expand_as(blocks)
         if self.function == "codebook":
-            return self._nearest(weight, blocks, hit)
-        return fake_quantize(weight, SCALAR_BITS[self.function]).reshape(blocks.shape)
+            return self._nearest(weight, blocks)
+        return fake_quantize(blocks, *weight.aminmax(), bits=SCALAR_BITS[self.function])
 
-    def _nearest(self, weight: Tensor, blocks: Tensor, hit: Tensor) -> Tensor:
+    def _nearest(self, weight: Tensor, blocks: Tensor) -> Tensor:
         if self.codebook is None:
             self.refresh(weight)
         assert self.codebook is not None
-        out = blocks.clone()
         try:
-            out[hit] = self.codebook[assign(blocks[hit], self.codebook).long()]
+            return self.codebook[assign(blocks, self.codebook).long()]
         except InputError:
             raise ShrinkflowError(
                 "training diverged, a weight is NaN or Inf; lower the learning rate"
             ) from None
-        return out
 
 
-def fake_quantize(weight: Tensor, bits: int) -> Tensor:
-    """`weight` on the uniform min-max grid of 2^bits values (eq. 2 of the paper), same dtype."""
-    low, high = weight.aminmax()
-    step = (high - low).clamp_min(torch.finfo(weight.dtype).tiny) / (2**bits - 1)
-    return torch.round((weight - low) / step) * step + low
+def fake_quantize(values: Tensor, low: Tensor, high: Tensor, *, bits: int) -> Tensor:
+    """`values` on the uniform grid of 2^bits numbers from low to high (eq. 2), same dtype."""
+    step = (high - low).clamp_min(torch.finfo(values.dtype).tiny) / (2**bits - 1)
+    return torch.round((values - low) / step) * step + low
 
 
 class QuantNoise:
