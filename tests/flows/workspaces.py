@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -68,6 +69,8 @@ def call(folder: Path, *command: str, timeout: float = 240) -> subprocess.Comple
 @contextmanager
 def started(folder: Path, *command: str) -> Iterator[subprocess.Popen[str]]:
     """The same, in the background; killed at the end if it still runs."""
+    # Where the tests themselves are a background job, SIGINT is ignored, by children too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [str(BIN / command[0]), *command[1:]],
         cwd=folder,
