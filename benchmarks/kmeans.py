@@ -26,7 +26,7 @@ import torch
 from benchmarks import kmeans_layers as layers
 from benchmarks import kmeans_plots, kmeans_report
 from benchmarks.kmeans_gpu import gpu
-from benchmarks.kmeans_methods import engine, fairseq_iteration, methods
+from benchmarks.kmeans_methods import Outcome, engine, fairseq_iteration, methods
 from compress.kmeans.distance import sweep
 from compress.kmeans.points import prepare
 
@@ -137,18 +137,19 @@ def speed(seeds: int, quick: bool) -> dict[str, Any]:
     x = layers.points(layers.STACK, 8)
     chosen = {name: run for name, run in methods().items() if not (quick and name in SLOW)}
     chosen["shrinkflow, no sample"] = lambda x, k, seed: engine(x, k, seed, sample=None)
-    times: dict[str, list[float]] = {name: [] for name in chosen}
+    runs: dict[str, list[Outcome]] = {name: [] for name in chosen}
     for name, run in chosen.items():  # compiles and warms up
         if name not in SLOW:
             run(x[:20000], 256, 0)
     for seed in progress(range(max(3, seeds))):
         for name, run in chosen.items():
             if name not in SLOW or seed == 0:
-                times[name].append(run(x, 256, seed).seconds)
+                runs[name].append(run(x, 256, seed))
     part = x[: len(x) // 8]
     iteration = statistics.median(fairseq_iteration(part, 256) for _ in range(2)) * 8
     return {
-        "seconds": {name: statistics.median(t) for name, t in times.items()},
+        "seconds": {name: statistics.median(o.seconds for o in r) for name, r in runs.items()},
+        "processor": {name: statistics.median(o.processor for o in r) for name, r in runs.items()},
         "fairseq iteration, broadcast": iteration,
         "engine pass": pass_seconds(x),
         "memory": {name: memory(name) for name in chosen if name not in SLOW or not quick},
