@@ -10,7 +10,6 @@ from compress.kmeans.backend import backend
 from compress.kmeans.sums import group_sum
 
 POWER_STEPS = 6  # any direction of high variance will do; the eigenvector itself is not needed
-DIRECTION_POINTS = 64  # points a group that decide the direction, on average
 TINY = 1e-300
 
 
@@ -43,14 +42,13 @@ def halve(
     in the same half.
     """
     w = torch.ones_like(z[:, :1]) if w is None else w.double()
-    step = max(1, z.shape[0] // (DIRECTION_POINTS * groups))
     if backend(z.device.type) == "numba":
         from compress.kmeans import kernels_halving
 
         arrays = z.contiguous().numpy(), w.contiguous().numpy()
-        along = torch.from_numpy(kernels_halving.project(*arrays, group.numpy(), groups, step))
+        along = torch.from_numpy(kernels_halving.project(*arrays, group.numpy(), groups))
     else:
-        along = project(z, w, group, groups, step)
+        along = project(z, w, group, groups)
     upper = along > (_cuts(along, group, groups)[group] if even else 0.0)
     child = 2 * group + upper
     if backend(z.device.type) == "numba":
@@ -59,24 +57,21 @@ def halve(
     return Halves(upper, *moments(z, w, child, 2 * groups))
 
 
-def project(
-    z: torch.Tensor, w: torch.Tensor, group: torch.Tensor, groups: int, step: int
-) -> torch.Tensor:
+def project(z: torch.Tensor, w: torch.Tensor, group: torch.Tensor, groups: int) -> torch.Tensor:
     """(m,) each point's coordinate along the principal direction of its group, from its mean.
 
-    Power iteration on the group covariances without forming them, over every `step`-th point:
-    O(m d) a step, and no eigh that fails on a covariance near zero. It starts from the axis of the
-    greatest variance. Sums run over the coordinates in order, as in the compiled kernel.
+    Power iteration on the group covariances without forming them: O(m d) a step, and no eigh that
+    fails on a covariance near zero. It starts from the axis of the greatest variance. Sums run
+    over the coordinates in order, as in the compiled kernel.
     """
     _, sums, mass, _ = moments(z, w, group, groups)
     diff = z - (sums / mass.clamp_min(TINY))[group]  # (m, d)
-    few, own = diff[::step], group[::step]
-    pull = (_in_order(w[::step]) / w.shape[1])[:, None] * few
-    axis = group_sum(pull * few, own, groups).argmax(dim=1)  # (g,)
+    pull = (_in_order(w) / w.shape[1])[:, None] * diff
+    axis = group_sum(pull * diff, group, groups).argmax(dim=1)  # (g,)
     direction = torch.nn.functional.one_hot(axis, z.shape[1]).to(z.dtype)
     for _ in range(POWER_STEPS):
-        along = _in_order(few * direction[own])
-        moved = group_sum(along[:, None] * pull, own, groups)  # (g, d)
+        along = _in_order(diff * direction[group])
+        moved = group_sum(along[:, None] * pull, group, groups)  # (g, d)
         length = _in_order(moved * moved).sqrt()[:, None]
         direction = torch.where(length > 0, moved / length.clamp_min(TINY), direction)
     return _in_order(diff * direction[group])

@@ -45,7 +45,7 @@ def moments(z, w, group, groups):
 
 
 @compiled
-def project(z, w, group, groups, step):
+def project(z, w, group, groups):
     """z (m, d), w (m, 1 | d) float64, group (m,) int64 -> (m,) coordinates along each direction."""
     m, d = z.shape
     columns = w.shape[1]
@@ -58,7 +58,7 @@ def project(z, w, group, groups, step):
     moved = np.zeros((groups, d))
     for power in range(POWER_STEPS + 1):
         moved[:] = 0.0
-        for i in range(0, m, step):
+        for i in range(m):
             g = group[i]
             importance = w[i, 0]
             for t in range(1, columns):

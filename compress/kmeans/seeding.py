@@ -11,6 +11,7 @@ from compress.kmeans.sampling import thin
 from compress.kmeans.sharing import share
 
 SAMPLE = 64  # points a centroid that each level looks at
+ENOUGH = 3  # points a centroid
 GROWTH = 1.25  # more clusters a level: in small steps the worst partitions divide more often
 DOUBLING = 16  # up to here every level doubles instead
 LEVEL_STEPS = 3  # Lloyd steps after each level, on its sample ...
@@ -29,12 +30,11 @@ def partition(points: Points, k: int, generator: torch.Generator) -> torch.Tenso
     while centroids.shape[1] < k:
         held = centroids.shape[1]
         target = min(k, max(held + 1, int(held * (2 if held < DOUBLING else GROWTH))))
-        level = thin(points, SAMPLE * target, generator)
+        level = thin(points, _level_size(points.shape[1], target), generator)
         centroids = pad(centroids, target)
-        grown = _grow(level, sweep(level, centroids), centroids)
-        if grown is None:
+        centroids, grown = _grow(level, sweep(level, centroids), centroids)
+        if not grown:
             break
-        centroids = grown
         for step in range(LEVEL_STEPS):
             pace = factor(step, LEVEL_STEPS, RELAXATION)
             centroids = _step(level, centroids, pace)
@@ -43,8 +43,18 @@ def partition(points: Points, k: int, generator: torch.Generator) -> torch.Tenso
     return pad(centroids, k)
 
 
+def _level_size(n: int, k: int) -> int:
+    """At most half of the points while that is enough: fresh samples shake centroids loose."""
+    return min(SAMPLE * k, n // 2 if n // 2 >= ENOUGH * k else n)
+
+
 def _step(points: Points, centroids: torch.Tensor, pace: float) -> torch.Tensor:
-    return centroids + pace * (sweep(points, centroids).means(centroids) - centroids)
+    """One over-relaxed step; a centroid that lost its points takes half of another's first."""
+    state = sweep(points, centroids)
+    if bool(state.empty.any()):
+        centroids = _grow(points, state, centroids)[0]
+        state = sweep(points, centroids)
+    return centroids + pace * (state.means(centroids) - centroids)
 
 
 def pad(centroids: torch.Tensor, k: int) -> torch.Tensor:
@@ -53,8 +63,10 @@ def pad(centroids: torch.Tensor, k: int) -> torch.Tensor:
     return torch.cat([centroids, centroids[:, :1].expand(b, k - held, d)], dim=1)
 
 
-def _grow(points: Points, state: Sweep, centroids: torch.Tensor) -> torch.Tensor | None:
-    """Fill the vacant slots with halves, one round; None if no partition can be cut."""
+def _grow(points: Points, state: Sweep, centroids: torch.Tensor) -> tuple[torch.Tensor, bool]:
+    """Fill the vacant slots with halves, one round; False if no partition can be cut."""
     barren = torch.zeros_like(state.count, dtype=torch.bool)
     shared = share(points, state, centroids, barren)
-    return None if shared is None or not bool(shared.changed.any()) else shared.centroids
+    if shared is None or not bool(shared.changed.any()):
+        return centroids, False
+    return shared.centroids, True

