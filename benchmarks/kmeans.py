@@ -26,7 +26,7 @@ import torch
 from benchmarks import kmeans_layers as layers
 from benchmarks import kmeans_plots, kmeans_report
 from benchmarks.kmeans_gpu import gpu
-from benchmarks.kmeans_methods import Outcome, engine, fairseq_iteration, methods
+from benchmarks.kmeans_methods import engine, fairseq_iteration, methods
 from compress.kmeans.distance import sweep
 from compress.kmeans.points import prepare
 
@@ -47,31 +47,39 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 }
 SLOW = {"sklearn k-means++", "sklearn random"}  # 15 s a fit on the embedding
 
-MEMORY = """
-import resource
+# Each in a process of its own: the OpenMP runtimes of two libraries slow each other down, and the
+# peak of a process never falls. VmHWM, because ru_maxrss is inherited from the parent.
+PEAK = """
+def peak():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
+"""
+FIT = (
+    PEAK
+    + """
+import json
 from benchmarks import kmeans_layers as layers
 from benchmarks.kmeans_methods import engine, methods
 run = methods().get({name!r}) or (lambda x, k, seed: engine(x, k, seed, sample=None))
 x = layers.points(layers.STACK, 8)
 run(x[:20000], 256, 0)
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 before = peak()
-run(x, 256, 0)
-print(peak() - before)
+found = [run(x, 256, seed) for seed in range({seeds})]
+print(json.dumps([[o.seconds, o.processor] for o in found] + [peak() - before]))
 """
-
-LARGE = """
-import resource, time, torch
+)
+LARGE = (
+    PEAK
+    + """
+import json, time, torch
 from compress.kmeans import fit
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 weight = torch.randn({rows}, 768, generator=torch.Generator().manual_seed(0))
 fit(weight[:100].reshape(-1, 8), 256)
 before, started = peak(), time.perf_counter()
 fit(weight.reshape(-1, 8), 256)
-print(weight.numel() // 8, time.perf_counter() - started, peak() - before)
+print(json.dumps([weight.numel() // 8, time.perf_counter() - started, peak() - before]))
 """
+)
 
 
 def compare(x: torch.Tensor, k: int, seeds: int, iterations: int = 15) -> dict[str, Any]:
@@ -133,27 +141,32 @@ def ablation(seeds: int, quick: bool) -> list[dict[str, Any]]:
 
 
 def speed(seeds: int, quick: bool) -> dict[str, Any]:
-    """One fit of 294,912 blocks of 8, k 256: methods take turns, so that they share the load."""
+    """One fit of 294,912 blocks of 8, k 256; methods take turns, so that they share the load."""
+    names = [name for name in methods() if not (quick and name in SLOW)]
+    runs: dict[str, list[list[float]]] = {name: [] for name in [*names, "shrinkflow, no sample"]}
+    memory = {}
+    for turn in progress(range(3)):
+        for name in runs:
+            if turn == 0 or name not in SLOW:
+                count = 1 if name in SLOW else seeds
+                *found, memory[name] = child(FIT.format(name=name, seeds=count))
+                runs[name] += found
     x = layers.points(layers.STACK, 8)
-    chosen = {name: run for name, run in methods().items() if not (quick and name in SLOW)}
-    chosen["shrinkflow, no sample"] = lambda x, k, seed: engine(x, k, seed, sample=None)
-    runs: dict[str, list[Outcome]] = {name: [] for name in chosen}
-    for name, run in chosen.items():  # compiles and warms up
-        if name not in SLOW:
-            run(x[:20000], 256, 0)
-    for seed in progress(range(max(3, seeds))):
-        for name, run in chosen.items():
-            if name not in SLOW or seed == 0:
-                runs[name].append(run(x, 256, seed))
     part = x[: len(x) // 8]
     iteration = statistics.median(fairseq_iteration(part, 256) for _ in range(2)) * 8
     return {
-        "seconds": {name: statistics.median(o.seconds for o in r) for name, r in runs.items()},
-        "processor": {name: statistics.median(o.processor for o in r) for name, r in runs.items()},
+        "seconds": {name: statistics.median(r[0] for r in rows) for name, rows in runs.items()},
+        "processor": {name: statistics.median(r[1] for r in rows) for name, rows in runs.items()},
         "fairseq iteration, broadcast": iteration,
         "engine pass": pass_seconds(x),
-        "memory": {name: memory(name) for name in chosen if name not in SLOW or not quick},
+        "memory": memory,
     }
+
+
+def child(script: str) -> Any:
+    """What a script prints as JSON, in a process of its own."""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return json.loads(run.stdout)
 
 
 def pass_seconds(x: torch.Tensor) -> float:
@@ -169,20 +182,10 @@ def pass_seconds(x: torch.Tensor) -> float:
     return statistics.median(times)
 
 
-def memory(name: str) -> float:
-    """MB of peak memory that a fit adds to a process that has the points and has warmed up."""
-    run = subprocess.run(
-        [sys.executable, "-c", MEMORY.format(name=name)], capture_output=True, text=True, check=True
-    )
-    return float(run.stdout)
-
-
 def large(seeds: int, quick: bool) -> dict[str, Any]:
     """RoBERTa-base's embedding in shape, 50,265 x 768 at block 8: time and added peak memory."""
-    script = LARGE.format(rows=5026 if quick else 50265)
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    points, seconds, added = run.stdout.split()
-    return {"points": int(points), "seconds": float(seconds), "memory": float(added)}
+    points, seconds, added = child(LARGE.format(rows=5026 if quick else 50265))
+    return {"points": points, "seconds": seconds, "memory": added}
 
 
 TABLES = {

@@ -128,8 +128,12 @@ def fairseq_iteration(x: torch.Tensor, k: int) -> float:
 
 
 def relative_distortion(x: torch.Tensor, codebook: torch.Tensor, codes: torch.Tensor) -> float:
-    error = (x - codebook[codes]).double().square().sum()
-    return float(error / x.double().square().sum())
+    error = energy = 0.0
+    for lo in range(0, len(x), 16384):  # in parts, or it would be the peak of a fit's memory
+        part = x[lo : lo + 16384].double()
+        error += float((part - codebook[codes[lo : lo + 16384]]).square().sum())
+        energy += float(part.square().sum())
+    return error / energy
 
 
 def _outcome(x: torch.Tensor, centroids: Any, watch: Watch) -> Outcome:
