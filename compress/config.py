@@ -83,10 +83,16 @@ class PretrainConfig(TrainingConfig):
 
 
 class NoiseConfig(Section):
-    """Quant-Noise (Fan et al. 2020): the share of blocks that is noised in each forward pass."""
+    """Quant-Noise (Fan et al. 2020): the share of blocks that is noised in each forward pass.
+
+    Its blocks are its own, else those of `quantize`, never those of a group: another block size of
+    one group leaves the training, and with it the layers of the other groups, as they were.
+    """
 
     function: NoiseFunction = "codebook"
     rate: Rate = 0.1
+    block_size: Positive | None = None
+    codebook_size: Annotated[int, Field(ge=2, le=65536)] | None = None
     refresh_steps: Positive = 50
     layerdrop: Rate = 0.0
     layerdrop_pattern: str = "**.layer.*"
@@ -173,6 +179,13 @@ class Params(Section):
     gate: GateConfig = GateConfig()
     tracking: TrackingConfig = TrackingConfig()
     seed: int = 0
+
+    def noise_settings(self) -> CodebookConfig:
+        """The blocks and codebooks of Quant-Noise, the same for every layer that has noise."""
+        return CodebookConfig(
+            block_size=self.noise.block_size or self.quantize.block_size,
+            codebook_size=self.noise.codebook_size or self.quantize.codebook_size,
+        )
 
 
 def load_params(path: Path | str, overrides: Sequence[str] = ()) -> Params:

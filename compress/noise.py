@@ -60,7 +60,8 @@ class BlockNoise:
             blocks = weight.detach().reshape(-1, self.block_size)  # (n, d)
             step = max(1, len(blocks) // (SAMPLES_PER_CENTROID * self.codebook_size))
             sample = blocks[::step]
-            result = fit(sample, self.codebook_size, iterations=REFRESH_ITERATIONS, seed=self.seed)
+            size = min(self.codebook_size, len(sample))
+            result = fit(sample, size, iterations=REFRESH_ITERATIONS, seed=self.seed)
             self.codebook = result.codebook.to(weight.dtype)
 
     def __call__(self, weight: Tensor) -> Tensor:

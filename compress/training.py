@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from compress.atomic import new_folder
+from compress.blocks import row_size
 from compress.config import CodebookConfig, Params, TrainingConfig
 from compress.noise import quant_noise
 from compress.rows import Rows
@@ -100,9 +102,17 @@ def _train_with_noise(
 
 
 def noisy_layers(model: PreTrainedModel, params: Params) -> dict[str, CodebookConfig]:
-    """The layers that will be quantized, with the block sizes they will have."""
-    selection = select(model, params.quantize)
-    return {layer.ref.name: layer.settings for layer in selection.layers}
+    """The layers that will be quantized, with the blocks of their noise.
+
+    Where noise.block_size does not divide a row, the greatest size that divides both is taken.
+    """
+    settings, layers = params.noise_settings(), select(model, params.quantize).layers
+    return {
+        layer.ref.name: settings.model_copy(
+            update={"block_size": gcd(settings.block_size, row_size(layer.ref.shape))}
+        )
+        for layer in layers
+    }
 
 
 def quietly(load: Callable[..., Any], *args: Any, **options: Any) -> Any:

@@ -37,6 +37,8 @@ def pipeline(root: str) -> list[str]:
             journal.close("FAILED" if isinstance(error, Exception) else "KILLED")
             raise
         journal.close("FINISHED")
+        if text := versions.remote.push():
+            console.note(text)
     return done
 
 
@@ -45,7 +47,7 @@ def _bring_up_to_date(name: str, versions: Versions, journal: Journal) -> bool:
     workspace, params = versions.workspace, journal.params
     run = flow_of(name, params.quantize.workers)
     changes = versions.changes(name)
-    if changes and (versions.only_text_changed(name, params) or versions.restore(name)):
+    if changes and (versions.means_the_same(name, params) or versions.restore(name)):
         versions.record(name, params)
         changes = []
     if not changes:

@@ -69,10 +69,8 @@ def training_key(stage: str, params: Params, inputs: Mapping[str, str]) -> str:
         kind=stage,
         training=getattr(params, stage).model_dump(mode="json"),
         noise=params.noise.model_dump(mode="json"),
-        groups=[
-            [g.name, g.layers, params.quantize.settings(g).model_dump(mode="json")]
-            for g in params.quantize.groups
-        ],
+        blocks=params.noise_settings().model_dump(mode="json"),
+        layers=[group.layers for group in params.quantize.groups],
         seed=params.seed,
         inputs=dict(inputs),
         code=_stage_code(stage),

@@ -1,10 +1,11 @@
 """What every stage reads and writes: the table behind dvc.yaml, the flows and the cache keys."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from compress.config import Params, QuantizeConfig
 
-# Quant-Noise uses the blocks and codebooks that quantizing will use.
+# Quant-Noise is on the layers of the groups; its blocks are its own or those of `quantize`.
 NOISE_PARAMS = ("noise", "quantize.groups", "quantize.block_size", "quantize.codebook_size")
 # Everything of the section but `workers`, which changes no result.
 QUANTIZE_PARAMS = tuple(f"quantize.{f}" for f in QuantizeConfig.model_fields if f != "workers")
@@ -87,9 +88,34 @@ def tracked_params() -> list[str]:
 
 
 def values(params: Params, stage: str) -> dict[str, object]:
-    """What the stage depends on, defaults filled in, as plain JSON values."""
+    """What the stage depends on, in meaning: defaults filled in, as plain JSON values.
+
+    DVC looks at whole keys. Of the groups, training has to do with their layers alone.
+    """
     full = params.model_dump(mode="json")
-    return {name: _get(full, name) for name in TABLE[stage].params}
+    found = {name: _get(full, name) for name in TABLE[stage].params}
+    if "noise" in found:
+        noise = params.noise_settings().model_dump(mode="json")
+        found |= {name: noise for name in NOISE_PARAMS if name.startswith("quantize.")}
+        found["noise"] = params.noise.model_dump(
+            mode="json", exclude={"block_size", "codebook_size"}
+        )
+        found["quantize.groups"] = [group.layers for group in params.quantize.groups]
+    return found
+
+
+def as_recorded(params: Params, recorded: Mapping[str, object]) -> Params:
+    """`params` with the values of `recorded` (dotted names) in them.
+
+    Raises pydantic's ValidationError where they are of a version with other keys.
+    """
+    full = params.model_dump(mode="json")
+    for name, value in recorded.items():
+        *parents, last = name.split(".")
+        section = _get(full, ".".join(parents)) if parents else full
+        assert isinstance(section, dict)
+        section[last] = value
+    return Params.model_validate(full)
 
 
 def _get(node: object, name: str) -> object:

@@ -115,6 +115,22 @@ def test_pretraining_trains_encoder_and_is_copied_when_off(tmp_path, prepared, r
     assert weights(tmp_path / "pretrained") == weights(roberta_folder)
 
 
+def test_the_noise_has_blocks_of_its_own(tmp_path, prepared, small_params):
+    """Another block size of one group trains the same model; other blocks of the noise another."""
+    base = weights(run(prepared(finetune={"max_steps": 3}), tmp_path, "a"))
+    small_params["quantize"]["groups"][0] |= {"block_size": 2, "codebook_size": 4}
+    assert weights(run(prepared(), tmp_path, "b")) == base
+    assert weights(run(prepared(noise={"block_size": 2}), tmp_path, "c")) != base
+    layers = noise_blocks(prepared(noise={"block_size": 24, "codebook_size": 4096}))
+    assert set(layers) == {8}  # the greatest size that divides 24 and rows of 32 and 64
+    run(prepared(), tmp_path, "d")  # more centroids than blocks: as many as there are
+
+
+def noise_blocks(params):
+    model = AutoModelForSequenceClassification.from_pretrained(params.model.source)
+    return [settings.block_size for settings in training.noisy_layers(model, params).values()]
+
+
 @pytest.mark.parametrize("function", ["codebook", "zero"])
 def test_training_that_diverges_stops_with_a_remedy(tmp_path, prepared, function):
     params = prepared(

@@ -12,7 +12,7 @@ from compress.errors import InputError
 from tasks.outputs import read_json
 from tasks.server import flows_on, prefect_server
 from tasks.workspace import Workspace
-from tests.flows.workspaces import TINY, started, write_workspace
+from tests.flows.workspaces import TINY, edit, started, write_workspace
 
 LAYERS = ".shrinkflow/layers/*/*.safetensors"
 PREPARED = ("prepare", "pretrain", "finetune")
@@ -95,6 +95,30 @@ def test_equal_work_gives_equal_bytes_and_a_damaged_layer_is_redone(workspace):
     after = stamps(workspace)
     assert [n for n in before if after[n] != before[n]] == [layer.name]
     assert {p.name: p.read_bytes() for p in workspace.compressed.iterdir()} == first
+
+
+def test_another_block_size_of_attention_shares_all_other_layers(workspace):
+    """Everything from the training on is done again; the store finds what has not changed."""
+    from flows.stage_flows import FLOWS
+
+    def change(params):
+        params["noise"] = {"function": "codebook", "rate": 0.1}
+        embeddings = {"name": "embeddings", "layers": ["**.word_embeddings"], "codebook_size": 4}
+        params["quantize"]["groups"].insert(1, embeddings)
+
+    edit(workspace.root, change)
+    FLOWS["finetune"](str(workspace.root))
+    quantize(workspace)
+    before = stamps(workspace)
+    assert len(before) == 4 + 1 + 4  # ffn, embeddings, attention
+    edit(workspace.root, lambda params: params["quantize"]["groups"][2].update(block_size=2))
+    for made in (workspace.finetuned, workspace.compressed, workspace.work("quantize")):
+        shutil.rmtree(made)
+    FLOWS["finetune"](str(workspace.root))
+    quantize(workspace)
+    after = stamps(workspace)
+    assert {name: after[name] for name in before} == before
+    assert len(after) == len(before) + 4
 
 
 def test_mapped_layers_cost_little_orchestration(workspace):

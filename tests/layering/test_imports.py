@@ -19,7 +19,7 @@ def test_contracts_of_pyproject_hold(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("library", "place"), [("mlflow", "tasks/tracking"), ("dvc", "tasks/versions.py")]
+    ("library", "place"), [("mlflow", "tasks/tracking"), ("dvc", "tasks/versions")]
 )
 def test_only_one_place_imports(library, place):
     for package in ("compress", "tasks", "flows"):

@@ -110,6 +110,12 @@ def change(params, section, **values):
     return params.model_copy(update={last: getattr(params, last).model_copy(update=values)})
 
 
+def with_group(params, **values):
+    """The params with other settings of their only group."""
+    groups = [params.quantize.groups[0].model_copy(update=values)]
+    return change(params, "quantize", groups=groups)
+
+
 def test_a_group_is_redone_for_its_finetuning_and_not_for_the_number_of_workers(params):
     def key(p, before="b", layers=None):
         return caching.group_key(before=before, layers=layers or {"a": "1"}, params=p)
@@ -130,6 +136,11 @@ def test_unfinished_training_is_resumed_only_by_equal_training(params):
     assert key(params) != key(change(params, "finetune", epochs=9))
     assert key(params) != key(change(params, "noise", rate=0.2))
     assert key(params) != key(change(params, "quantize", block_size=4))
+    own = change(params, "noise", block_size=8)
+    assert key(params) != key(own)
+    assert key(own) == key(change(own, "quantize", block_size=4))
+    assert key(params) == key(with_group(params, block_size=4, codebook_size=16, name="other"))
+    assert key(params) != key(with_group(params, layers=["**.dense"]))
     assert key(params) != key(params, {"model": "n"})
     assert key(params) != key(params, stage="pretrain")
 
@@ -139,3 +150,6 @@ def test_the_version_of_a_stage_changes_only_with_what_it_depends_on(params):
     assert version("finetune", params) == version("finetune", change(params, "gate", max_drop=1.0))
     assert version("register", params) != version("register", change(params, "gate", max_drop=1.0))
     assert version("pretrain", params) != version("finetune", params)
+    other = with_group(params, block_size=4)
+    assert version("finetune", params) == version("finetune", other)
+    assert version("quantize", params) != version("quantize", other)

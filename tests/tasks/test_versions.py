@@ -91,6 +91,7 @@ def test_each_parameter_concerns_only_the_stages_that_read_it(tmp_path):
         "quantize.finetune.temperature=4": ["quantize"],
         "quantize.workers=4": [],
         "quantize.iterations=16": ["quantize"],
+        "quantize.block_size=4": ["pretrain", "finetune", "quantize"],
         "finetune.epochs=1": ["finetune"],
         "pretrain.max_steps=3": ["pretrain"],
         "noise.rate=0.2": ["pretrain", "finetune"],
@@ -101,6 +102,28 @@ def test_each_parameter_concerns_only_the_stages_that_read_it(tmp_path):
     for override, stages in cases.items():
         assert changed(workspace, override) == stages, override
         workspace.params_file.write_text(text)
+
+
+def test_settings_of_other_stages_mean_nothing(workspace):
+    """DVC compares `quantize.groups` as a whole; training has to do with the layers in it alone."""
+    record_all(workspace)
+
+    def meaning(*overrides):
+        set_up(workspace.params_file, overrides)
+        params = load_params(workspace.params_file)
+        with open_versions(workspace) as versions:
+            found = [name for name in STAGES if versions.changes(name)]
+            return found, [name for name in found if versions.means_the_same(name, params)]
+
+    trained = ["pretrain", "finetune"]
+    assert meaning("quantize.groups.ffn.block_size=4") == ([*trained, "quantize"], trained)
+    changed = ["quantize.groups.ffn.layers=['**.output.dense']"]
+    assert meaning(*changed) == ([*trained, "quantize"], [])
+    shutil.rmtree(workspace.state, ignore_errors=True)  # as in a new clone
+    text = "quantize.groups.ffn={name: ffn, layers: ['**.dense'], iterations: 3}"
+    assert meaning(text) == ([*trained, "quantize"], trained)
+    (workspace.finetuned / "data.json").write_text("[]\n")
+    assert "finetune" not in meaning()[1]
 
 
 def test_local_data_and_outputs_count(workspace):
@@ -162,12 +185,12 @@ def test_a_comment_in_the_code_is_no_change_and_a_statement_is(repository):
     file.write_text(file.read_text() + "\n# a remark\n")
     with open_versions(workspace) as versions:
         assert versions.changes("quantize") == ["compress/packing.py modified"]
-        assert versions.only_text_changed("quantize", params)
+        assert versions.means_the_same("quantize", params)
         file.write_text(file.read_text() + "\nEXTRA = 1\n")
         with pytest.raises(ShrinkflowError, match=r"packing\.py"):
             versions.record("quantize", params)
         source.forget()
-        assert not versions.only_text_changed("quantize", params)
+        assert not versions.means_the_same("quantize", params)
         assert not versions.changes("finetune")
 
 

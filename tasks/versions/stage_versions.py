@@ -1,22 +1,21 @@
-"""DVC, the judge of what is up to date. The only file that imports dvc."""
+"""The stages of one workspace as DVC sees them."""
 
-import json
-import logging
 import os
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, chdir, contextmanager
+from contextlib import AbstractContextManager, chdir, nullcontext
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from compress.config import Params
 from compress.errors import ShrinkflowError
 from tasks import source
 from tasks.caching import stage_version
 from tasks.pipeline_file import code_files, watches_sources
-from tasks.stages import TABLE
+from tasks.stages import TABLE, as_recorded, values
+from tasks.versions.recorded import note_recorded, read_recorded
+from tasks.versions.remote import Remote
 from tasks.workspace import Workspace
-
-RECORDED = "recorded.json"  # stage -> version of its code and parameters when it was recorded
 
 
 class Versions:
@@ -24,6 +23,7 @@ class Versions:
 
     def __init__(self, workspace: Workspace, repo: Any):
         self.workspace, self._repo = workspace, repo
+        self.remote = Remote(workspace, repo)
 
     def changes(self, stage: str) -> list[str]:
         """What differs from dvc.lock, in words; empty where the stage is up to date."""
@@ -42,30 +42,53 @@ class Versions:
         return any(out.hash_info for out in entry.outs)
 
     def restore(self, stage: str) -> bool:
-        """Takes the outputs of an equal earlier run, whatever branch or folder it was in, from
-        DVC's run cache. False where there was none or its files are gone."""
+        """Takes the outputs of an equal earlier run, whatever branch, folder or machine it was on,
+        from DVC's run cache or else its default remote. False where there is none there."""
+        if self._restore(stage):
+            return True
+        return self.remote.fetch_runs() and self._restore(stage, pull=True)
+
+    def _restore(self, stage: str, pull: bool = False) -> bool:
         from dvc.repo import lock_repo
         from dvc.stage.cache import RunCacheNotFoundError
 
-        try:
-            with self._at_root(), lock_repo(self._repo):
-                (entry,) = self._repo.stage.collect(self._target(stage))
-                self._repo.stage_cache.restore(entry)
-        except RunCacheNotFoundError:
-            return False
-        return True
+        with self._at_root(), lock_repo(self._repo):
+            (entry,) = self._repo.stage.collect(self._target(stage))
+            try:
+                with self.remote.asked() if pull else nullcontext():
+                    self._repo.stage_cache.restore(entry, pull=pull)
+                    return True
+            except RunCacheNotFoundError:
+                pass
+        return False
 
-    def only_text_changed(self, stage: str, params: Params) -> bool:
-        """Whether all that changed is source text that means the same: comments, layout, or
-        settings of other stages."""
-        code = set(code_files(stage))
+    def means_the_same(self, stage: str, params: Params) -> bool:
+        """Whether what changed makes no difference: comments and layout of code, settings of
+        other stages, a default that is now spelled out."""
+        root, code = self.workspace.root, set(code_files(stage))
+        params_file, code_changed = self.workspace.params_file, False
         for entry in self._status(stage):
             if isinstance(entry, str) or set(entry) != {"changed deps"}:
                 return False
-            root = self.workspace.root
-            if not {Path(os.path.normpath(root / p)) for p in entry["changed deps"]} <= code:
+            changed = {Path(os.path.normpath(root / path)) for path in entry["changed deps"]}
+            if not changed <= code | {params_file}:
                 return False
-        return self._recorded().get(stage) == stage_version(stage, params)
+            code_changed |= bool(changed & code)
+        if code_changed:
+            return read_recorded(self.workspace).get(stage) == stage_version(stage, params)
+        return values(params, stage) == self._recorded_values(stage, params)
+
+    def _recorded_values(self, stage: str, params: Params) -> dict[str, object] | None:
+        """What `values` said for the parameters in dvc.lock; None where that cannot be known."""
+        (entry,) = self._repo.stage.collect(self._target(stage))
+        file = str(self.workspace.params_file)
+        locked = [dep.hash_info.value for dep in entry.deps if dep.fs_path == file]
+        if not locked or not locked[0]:
+            return None
+        try:
+            return values(as_recorded(params, locked[0]), stage)
+        except ValidationError:
+            return None
 
     def inputs(self, stage: str) -> dict[str, Any]:
         """What the stage depends on, by name: parameters and hashes of files, code aside."""
@@ -111,63 +134,6 @@ class Versions:
     def _target(self, stage: str) -> str:
         return f"{self.workspace.dvc_file}:{stage}"
 
-    def _recorded(self) -> dict[str, str]:
-        return _read_recorded(self.workspace)
-
-
-@contextmanager
-def open_versions(workspace: Workspace) -> Iterator[Versions]:
-    """DVC's view of `workspace`, whose folder becomes a DVC repository where it is none."""
-    _quiet()
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
-    try:
-        if not (workspace.project / ".dvc").is_dir():
-            _init(workspace.home)
-        # Somebody's `dvc status` may take a while: hours of work must not end over its lock.
-        with Repo(str(workspace.project), _wait_for_lock=True) as repo:
-            yield Versions(workspace, repo)
-    except DvcException as error:
-        raise ShrinkflowError(f"DVC: {_reason(error)}") from error
-
-
-def note_recorded(workspace: Workspace, stage: str, params: Params) -> None:
-    """Remembers which code and parameters, in meaning rather than text, made the stage."""
-    recorded = _read_recorded(workspace) | {stage: stage_version(stage, params)}
-    path = workspace.state / RECORDED
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(recorded, indent=2, sort_keys=True), encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def _read_recorded(workspace: Workspace) -> dict[str, str]:
-    try:
-        return json.loads((workspace.state / RECORDED).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-
-
-def _init(folder: Path) -> None:
-    """`dvc init`, with or without git, and without telling anybody."""
-    from dvc.repo import Repo
-
-    git = next((f for f in (folder, *folder.parents) if (f / ".git").exists()), None)
-    repo = Repo.init(str(folder), no_scm=git is None, subdir=git not in (None, folder))
-    with repo.config.edit("repo") as config:
-        config["core"]["analytics"] = "false"
-    repo.close()
-
-
-def _quiet() -> None:
-    """DVC installs terminal handlers when it is imported; its messages go to our log instead."""
-    import dvc
-
-    for name in (dvc.__name__, "dvc_objects", "dvc_data"):
-        logging.getLogger(name).handlers.clear()
-    logging.getLogger("dvc.progress").setLevel(logging.CRITICAL)  # what its bars look at
-
 
 def _describe(kind: str, what: Any) -> list[str]:
     """`changed deps`, {path: state or {key: state}} -> "params.yaml: seed modified"."""
@@ -180,10 +146,3 @@ def _describe(kind: str, what: Any) -> list[str]:
         else:
             words.append(f"{path} {state}")
     return words
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost message of a chain of exceptions: the outer ones say that something failed."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error).strip() or type(error).__name__
