@@ -4,12 +4,11 @@ Iterative product quantization (Fan et al. 2020, section 3.2): the layers of a g
 then the centroids and everything still uncompressed are finetuned, then the next group follows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import (
@@ -20,11 +19,11 @@ from transformers import (
 )
 
 from compress.checkpoint import save_compressed, stored_bytes
-from compress.codecs.base import codec_class
 from compress.config import CodebookConfig, Params, RecoveryConfig
 from compress.distillation import DistillationTrainer
-from compress.errors import CheckpointError, InputError
+from compress.errors import CheckpointError
 from compress.evaluation import evaluate_model
+from compress.fitting import Weight, fit_weights
 from compress.layer_file import read_layer, write_layer
 from compress.replacement import replace
 from compress.rows import Rows
@@ -40,13 +39,28 @@ def compress_layer(
     Returns the FitReport as a dictionary. Raises CheckpointError where file or tensor is missing,
     InputError where the weight is not finite.
     """
-    weight = read_tensor(checkpoint, tensor)
-    if not torch.isfinite(weight).all():
-        raise InputError(f"{tensor} in {checkpoint} holds NaN or Inf; it cannot be clustered")
-    codec, report = codec_class(settings.method).fit(weight, settings, seed=seed)
-    metrics = asdict(report)
-    write_layer(out_path, codec, {"tensor": tensor, "seed": seed, "report": metrics})
-    return metrics
+    weight = Weight(f"{tensor} in {checkpoint}", read_tensor(checkpoint, tensor), seed)
+    [report] = compress_weights([weight], settings, [out_path])
+    return report
+
+
+def compress_weights(
+    weights: Sequence[Weight], settings: CodebookConfig, out_paths: Sequence[Path]
+) -> list[dict[str, Any]]:
+    """Fits weights of one shape, together where there is a GPU, and writes a layer file for each.
+
+    Each file is written as soon as its weight is fitted; equal work gives equal bytes. Returns the
+    FitReports as dictionaries; the files hold them without the seconds. Raises as `fit_weights`.
+    """
+    reports = []
+    for (weight, codec, report), path in zip(
+        fit_weights(weights, settings), out_paths, strict=True
+    ):
+        metrics = asdict(report)
+        kept = {key: value for key, value in metrics.items() if key != "seconds"}
+        write_layer(path, codec, {"seed": weight.seed, "report": kept})
+        reports.append(metrics)
+    return reports
 
 
 def read_tensor(checkpoint: Path, tensor: str) -> Tensor:

@@ -14,11 +14,12 @@ from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from compress.errors import InputError, ShrinkflowError
-from compress.progress import progress_bar
+from compress.progress import Bar, progress_bar
 from flows.naming import run_name
-from tasks import data, evaluation, quantization, registration, training
+from tasks import data, evaluation, layers, quantization, registration, training
+from tasks.layers import CACHED, LayerJob
 from tasks.outputs import timed
-from tasks.quantization import CACHED, LayerJob
+from tasks.store import LayerStore
 from tasks.workspace import Workspace, opened
 
 FLOWS: dict[str, Flow[..., Any]] = {}
@@ -69,10 +70,12 @@ def quantize(root: str, parent: str | None, timings: dict[str, Any]) -> None:
     key, student = quantization.first_key(root), str(workspace.finetuned)
     groups = quantization.list_groups(root)
     reports: dict[str, Any] = {}
+    seconds: dict[str, float] = {}
     recovered = []
     for jobs in groups:
         made = compress_group(root, student, jobs)
         reports |= {layer["name"]: layer["report"] for layer in made}
+        seconds |= {layer["name"]: layer["seconds"] for layer in made if layer["seconds"]}
         keys = {layer["name"]: layer["key"] for layer in made}
         state = quantization.recover_group(
             root, jobs[0].group, key, student, keys, return_state=True
@@ -82,7 +85,7 @@ def quantize(root: str, parent: str | None, timings: dict[str, Any]) -> None:
         recovered.append(group["facts"])
     jobs = [job for group in groups for job in group]
     quantization.finish(root, jobs, reports, recovered, student, teacher)
-    timings["layers"] = {name: report["seconds"] for name, report in reports.items()}
+    timings["layers"] = seconds
 
 
 @stage
@@ -102,19 +105,42 @@ def register(root: str, parent: str | None, timings: dict[str, Any]) -> None:
 def compress_group(root: str, student: str, jobs: list[LayerJob]) -> list[dict[str, Any]]:
     """All layers of a group as mapped tasks. One that fails does not stop the others: they are
     finished and kept, then one error names all that failed."""
+    work = layers.hand_out(root, student, jobs)
     with progress_bar(f"compress {jobs[0].group}", len(jobs)) as bar:
-        futures = quantization.compress_layer.map(unmapped(root), unmapped(student), jobs)
-        for future in as_completed(list(futures)):
-            future.wait()  # as_completed may be ahead of the future's own state
-            bar.advance()
-    failed = {
-        job.name: future.result(raise_on_failure=False)
-        for job, future in zip(jobs, futures, strict=True)
-        if not future.state.is_completed()
-    }
+        made, failed = _compress(work.batches, work.store, bar)
+        # A weight that cannot be worked with fails the whole of its batch: the others go alone.
+        again = [[job] for batch, error in failed if _is_bad_batch(batch, error) for job in batch]
+        failed = [(batch, error) for batch, error in failed if not _is_bad_batch(batch, error)]
+        if again:
+            more, worse = _compress(again, work.store, bar)
+            made, failed = made + more, failed + worse
     if failed:
-        raise _failure(failed, jobs)
-    return [cast(dict[str, Any], future.result()) for future in futures]
+        raise _failure({job.name: error for batch, error in failed for job in batch}, jobs)
+    return made
+
+
+def _compress(
+    batches: list[list[LayerJob]], store: LayerStore, bar: Bar
+) -> tuple[list[dict[str, Any]], list[tuple[list[LayerJob], Any]]]:
+    """The outcomes of the layers that were made, and the batches that failed with their errors."""
+    futures = layers.compress_layers.map(batches, unmapped(store))
+    sizes = {future.task_run_id: len(b) for future, b in zip(futures, batches, strict=True)}
+    for future in as_completed(list(futures)):
+        future.wait()  # as_completed may be ahead of the future's own state
+        size = sizes[future.task_run_id]
+        bar.advance(size if size == 1 or future.state.is_completed() else 0)
+    made: list[dict[str, Any]] = []
+    failed = []
+    for batch, future in zip(batches, futures, strict=True):
+        if future.state.is_completed():
+            made += cast(list[dict[str, Any]], future.result())
+        else:
+            failed.append((batch, future.result(raise_on_failure=False)))
+    return made, failed
+
+
+def _is_bad_batch(batch: list[LayerJob], error: Any) -> bool:
+    return len(batch) > 1 and isinstance(error, InputError)
 
 
 def _failure(failed: dict[str, Any], jobs: list[LayerJob]) -> ShrinkflowError:

@@ -7,10 +7,13 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compress.config import CodebookConfig, Params
 from tasks import source, stages
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SEED_BITS = 63  # what torch.manual_seed takes without wrapping
 
@@ -86,12 +89,9 @@ def _stage_code(stage: str) -> str:
     return source.code_version(stages.TABLE[stage].code, without=["compress.config"])
 
 
-def hash_tensor(checkpoint: Path, tensor: str) -> str:
-    """SHA-256 of one tensor's values (as float32) in a safetensors file; opens nothing else."""
-    from compress.quantization import read_tensor
-
-    values = read_tensor(checkpoint, tensor).contiguous().numpy()
-    return hashlib.sha256(values.data.cast("B")).hexdigest()
+def hash_values(weight: "Tensor") -> str:
+    """SHA-256 of the values of a float32 tensor on the CPU, whatever file they came from."""
+    return hashlib.sha256(weight.contiguous().numpy().data.cast("B")).hexdigest()
 
 
 def hash_file(path: Path) -> str:

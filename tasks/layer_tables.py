@@ -5,15 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tasks.quantization import LayerJob
+    from tasks.layers import LayerJob
 
 COUNTS = ("empty_initial", "empty_total", "resolution_rounds", "dead")
 
 
 def layer_row(job: "LayerJob", report: Mapping[str, Any]) -> dict[str, Any]:
-    """One row of layers.csv: what the layer is, its settings, and every number of its report
-    but the seconds, which differ from run to run."""
-    numbers = {k: v for k, v in report.items() if not isinstance(v, list) and k != "seconds"}
+    """One row of layers.csv: what the layer is, its settings, and every number of its report."""
+    numbers = {k: v for k, v in report.items() if not isinstance(v, list)}
     usage = report.get("usage")
     return {
         "name": job.name,

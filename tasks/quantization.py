@@ -1,11 +1,10 @@
-"""The tasks behind the stage `quantize`: compress a layer, recover a group, hand out the result.
+"""The tasks behind the stage `quantize` but for the layers: list them, recover a group, finish.
 
 A task takes folders, keys and plain values, so that it can run anywhere the folders are mounted.
 """
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas import State
 from prefect.states import Completed
 
-from compress.config import CodebookConfig
 from compress.errors import CheckpointError
 from tasks import caching
 from tasks.layer_tables import layer_row, totals, usage_rows
+from tasks.layers import CACHED, LayerJob, tensor_files
 from tasks.model_card import model_card
 from tasks.outputs import read_json, write_json, write_table
 from tasks.source import check_unchanged
@@ -26,19 +25,7 @@ from tasks.store import LayerStore
 from tasks.training import CURVE
 from tasks.workspace import opened
 
-CACHED = "Cached"
 DONE = "group.json"  # written last: a group without it is not finished
-
-
-@dataclass(frozen=True)
-class LayerJob:
-    """One weight to compress. `tensor` is its key in the safetensors files of a model folder."""
-
-    name: str
-    group: str
-    shape: tuple[int, ...]
-    tensor: str
-    settings: CodebookConfig
 
 
 @task(name="list the layers of every group", cache_policy=NO_CACHE)
@@ -50,44 +37,17 @@ def list_groups(root: str) -> list[list[LayerJob]]:
     workspace, params = opened(root)
     model = skeleton(workspace.finetuned)
     selection = select(model, params.quantize)
-    keys = _tensor_files(workspace.finetuned)
+    keys = tensor_files(workspace.finetuned)
     jobs: dict[str, list[LayerJob]] = {}
     for layer in selection.layers:
         tensor = tensor_key(layer.ref, keys, getattr(model, "base_model_prefix", ""))
         if tensor is None:
             raise CheckpointError(f"{workspace.finetuned}: no weight of {layer.ref.name} in it")
-        job = LayerJob(layer.ref.name, layer.group, layer.ref.shape, tensor, layer.settings)
+        name = layer.ref.name
+        seed = caching.layer_seed(params.seed, name)
+        job = LayerJob(name, layer.group, layer.ref.shape, tensor, layer.settings, seed)
         jobs.setdefault(layer.group, []).append(job)
     return [jobs[group.name] for group in params.quantize.groups]
-
-
-@task(name="compress a layer", task_run_name="compress {job.name}", cache_policy=NO_CACHE)
-def compress_layer(root: str, student: str, job: LayerJob) -> State[dict[str, Any]]:
-    """Makes the layer file of one weight of the model folder `student`, or finds it in the store.
-
-    Returns {name, key, report}; the state is called Cached where nothing had to be computed.
-    """
-    from compress.codecs.base import codec_class
-    from compress.quantization import compress_layer as compress
-
-    check_unchanged(TABLE["quantize"].code)
-    workspace, params = opened(root)
-    checkpoint = _tensor_files(Path(student))[job.tensor]
-    seed = caching.layer_seed(params.seed, job.name)
-    key = caching.layer_key(
-        weight=caching.hash_tensor(checkpoint, job.tensor),
-        shape=job.shape,
-        settings=job.settings,
-        seed=seed,
-        code=caching.method_version(codec_class(job.settings.method).__module__),
-    )
-    store = LayerStore(workspace.layers)
-    report = store.find(key)
-    found = report is not None
-    if report is None:
-        report = compress(checkpoint, job.tensor, job.settings, seed=seed, out_path=store.path(key))
-    data = {"name": job.name, "key": key, "report": report}
-    return Completed(name=CACHED if found else "Completed", data=data)
 
 
 @task(name="recover a group", task_run_name="recover {group}", cache_policy=NO_CACHE)
@@ -179,19 +139,3 @@ def _group_row(facts: dict[str, Any], rows: list[dict[str, Any]], before: int) -
         "ratio": before / facts["bytes"],
         "relative_distortion": own["relative_distortion"],
     }
-
-
-def _tensor_files(folder: Path) -> dict[str, Path]:
-    """Every tensor of a model folder -> the safetensors file with it; only headers are read."""
-    from safetensors import SafetensorError, safe_open
-
-    found = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(path, framework="pt") as file:
-                found.update(dict.fromkeys(file.keys(), path))
-        except SafetensorError as error:
-            raise CheckpointError(f"{path} is not whole ({error}); make it again") from None
-    if not found:
-        raise CheckpointError(f"{folder}: no *.safetensors in it")
-    return found

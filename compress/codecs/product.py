@@ -13,6 +13,7 @@ from compress.codecs.base import Codec, FitReport, register, sum_of_squares
 from compress.codecs.gather import Bags, gather, make_bags
 from compress.config import CodebookConfig
 from compress.errors import InputError
+from compress.kmeans import KMeansResult, fit_batched
 from compress.kmeans import fit as fit_codebook
 from compress.packing import bits_for, pack, packed_size, unpack
 
@@ -82,12 +83,7 @@ class ProductCodec(Codec):
         values beyond fp16, and where `problems` has something.
         """
         started = time.perf_counter()
-        if problems := cls.problems(weight.shape, settings):
-            raise InputError("; ".join(problems))
-        if not bool(torch.isfinite(weight).all()):
-            raise InputError("the weight has NaN or Inf; repair the checkpoint it comes from")
-        weight = weight.detach().float()
-        codec = cls(weight.shape, settings).to(weight.device)
+        codec, weight = cls._prepared(weight, settings)
         result = fit_codebook(
             codec._points(weight),
             settings.codebook_size,
@@ -96,11 +92,54 @@ class ProductCodec(Codec):
             iterations=settings.iterations,
             seed=seed,
         )
-        codec.codebook.copy_(result.codebook)
-        codec.codes.copy_(pack(result.codes, codec.bits))
-        codec.round_stored()
-        codec.check()
+        codec._take(result)
         return codec, codec._report(weight, result, time.perf_counter() - started)
+
+    @classmethod
+    @torch.no_grad()
+    def fit_batch(
+        cls, weights: Sequence[Tensor], settings: CodebookConfig, *, seeds: Sequence[int]
+    ) -> list[tuple[Self, FitReport]]:
+        """One batch of kernels for all weights; the baselines are fitted one by one.
+
+        Each report's seconds are its share of the whole.
+        """
+        guided = settings.seeding == "partition" and settings.empties == "partition"
+        if len(weights) == 1 or not guided:
+            return super().fit_batch(weights, settings, seeds=seeds)
+        started = time.perf_counter()
+        prepared = [cls._prepared(weight, settings) for weight in weights]
+        results = fit_batched(
+            torch.stack([codec._points(weight) for codec, weight in prepared]),
+            settings.codebook_size,
+            iterations=settings.iterations,
+            seed=seeds,
+            consolidation="auto",
+        )
+        for (codec, _), result in zip(prepared, results, strict=True):
+            codec._take(result)
+        seconds = (time.perf_counter() - started) / len(weights)
+        return [
+            (codec, codec._report(weight, result, seconds))
+            for (codec, weight), result in zip(prepared, results, strict=True)
+        ]
+
+    @classmethod
+    def _prepared(cls, weight: Tensor, settings: CodebookConfig) -> tuple[Self, Tensor]:
+        """An empty codec on the weight's device, and the weight in float32."""
+        if problems := cls.problems(weight.shape, settings):
+            raise InputError("; ".join(problems))
+        if not bool(torch.isfinite(weight).all()):
+            raise InputError("the weight has NaN or Inf; repair the checkpoint it comes from")
+        weight = weight.detach().float()
+        return cls(weight.shape, settings).to(weight.device), weight
+
+    def _take(self, result: KMeansResult) -> None:
+        """Codes and codebook of a fit, as they are stored."""
+        self.codebook.copy_(result.codebook)
+        self.codes.copy_(pack(result.codes, self.bits))
+        self.round_stored()
+        self.check()
 
     def _points(self, weight: Tensor) -> Tensor:
         """The blocks to cluster, (n, d); sets the row scales."""

@@ -14,7 +14,7 @@ NOISE = 0.25  # of the error a coordinate, at the first annealed iteration
 
 
 def anneal(
-    points: Points, centroids: torch.Tensor, options: Options, generator: torch.Generator
+    points: Points, centroids: torch.Tensor, options: Options, generators: list[torch.Generator]
 ) -> torch.Tensor:
     """Plain iterations with Gaussian noise on the centroids, decaying to nothing.
 
@@ -26,11 +26,13 @@ def anneal(
     active = torch.ones(len(traces), dtype=torch.bool)
     for step in range(options.anneal):
         state = sweep(points, centroids)
-        state, centroids, _ = resolved(points, state, centroids, options, active, generator, traces)
+        state, centroids, _ = resolved(
+            points, state, centroids, options, active, generators[0], traces
+        )
         mass = torch.from_numpy(state.mass.cpu().numpy().sum(axis=1).mean(axis=1))  # (b,)
         error = (state.total / (mass * d).clamp_min(1e-300)).sqrt()
         strength = NOISE * (1.0 - step / options.anneal) * error
-        noise = torch.randn(k, d, generator=generator, dtype=torch.float64)
-        noise = (strength[:, None, None] * noise).to(centroids.device)
-        centroids = state.means(centroids) + noise
+        draws = [torch.randn(k, d, generator=g, dtype=torch.float64) for g in generators]
+        noise = strength[:, None, None] * torch.stack(draws)
+        centroids = state.means(centroids) + noise.to(centroids.device)
     return centroids

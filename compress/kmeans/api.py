@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -13,7 +14,7 @@ from compress.kmeans.options import SAMPLE, Options
 from compress.kmeans.points import prepare
 from compress.kmeans.relaxation import RELAXATION
 from compress.kmeans.result import KMeansResult
-from compress.kmeans.solve import consolidated, nothing, solve
+from compress.kmeans.solve import consolidated, nothing, solve, solve_batch
 
 
 def fit(
@@ -72,27 +73,34 @@ def fit_batched(
     k: int,
     *,
     iterations: int = 15,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     weights: torch.Tensor | None = None,
     relaxation: float = RELAXATION,
     sample: int | None = SAMPLE,
     tolerance: float = 1e-6,
     anneal: int = 0,
+    consolidation: Literal["auto", "off"] = "off",
 ) -> list[KMeansResult]:
     """`fit` for b sets of points (b, n, d) of one shape, in one batch of kernels a pass.
 
-    weights: (b, n), or (1 | b, 1 | n, 1 | d). Each result equals that of `fit` on its set with
-    consolidation "off". Worth it on a GPU, where small layers cannot fill the machine one by one.
+    seed: one for all sets, or b of them. weights: (b, n), or (1 | b, 1 | n, 1 | d). Each result
+    equals that of `fit` on its set with its seed and this consolidation; sets for which "auto"
+    finds that it pays are fitted one by one. Worth it on a GPU, where small layers cannot fill the
+    machine one by one. Raises InputError as `fit` does, and where seeds are missing.
     """
-    options = Options(
-        k, "partition", "partition", iterations, seed, relaxation, sample, tolerance, anneal
-    )
     x = check_points(points, ndim=3)
+    b = x.shape[0]
+    seeds = (seed,) if isinstance(seed, int) else tuple(seed)
+    if len(seeds) not in (1, b):
+        raise InputError(f"kmeans: {len(seeds)} seeds do not fit a batch of {b}")
+    options = Options(
+        k, "partition", "partition", iterations, seeds, relaxation, sample, tolerance, anneal
+    )
     if x.shape[1] == 0:
-        return [nothing(x, k) for _ in range(x.shape[0])]
+        return [nothing(x, k) for _ in range(b)]
     if weights is not None and weights.ndim == 2:
         weights = weights[:, :, None]
-    return solve(prepare(x, weights), options, None)
+    return solve_batch(prepare(x, weights), options, consolidation)
 
 
 def assign(points: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:

@@ -76,7 +76,7 @@ def _sampled(
     points: Points, k: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """z (m, d) float64 and w None | (m, 1 | d) of a sample of the only problem."""
-    points = coreset(points, SAMPLE * k, generator)
+    points = coreset(points, SAMPLE * k, [generator])
     row = torch.arange(points.shape[1], device=points.device)
     w = None if points.weights is None else points.weights[0]
     return points.normalized(torch.zeros_like(row), row), w

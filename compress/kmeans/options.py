@@ -20,11 +20,16 @@ class Options:
     seeding: str = "partition"
     empties: str = "partition"
     iterations: int = 15
-    seed: int = 0
+    seed: int | tuple[int, ...] = 0
     relaxation: float = RELAXATION
     sample: int | None = SAMPLE
     tolerance: float = 1e-6
     anneal: int = 0
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """One for each problem of a batch, or a single one for all."""
+        return (self.seed,) if isinstance(self.seed, int) else self.seed
 
     @property
     def guided(self) -> bool:

@@ -49,14 +49,20 @@ class Points:
 
     def element(self, i: int) -> Points:
         """The i-th problem as a batch of one."""
-        one = slice(i, i + 1)
-        weights = None if self.weights is None else self.weights[one]
+        return self._part(slice(i, i + 1))
+
+    def subset(self, problems: list[int]) -> Points:
+        """Some problems of the batch."""
+        return self._part(torch.tensor(problems, device=self.device))
+
+    def _part(self, index: slice | torch.Tensor) -> Points:
+        weights = None if self.weights is None else self.weights[index]
         return Points(
-            self.values[one],
-            self.offset[one],
-            self.scale[one],
-            self.low[one],
-            self.high[one],
+            self.values[index],
+            self.offset[index],
+            self.scale[index],
+            self.low[index],
+            self.high[index],
             weights,
         )
 

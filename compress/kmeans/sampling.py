@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -13,7 +14,7 @@ _CHUNK = 32767  # values at a time: torch keeps to one thread below 2^15 ...
 _GPU_CHUNK = 1 << 24  # ... and a GPU has all it can take
 
 
-def coreset(points: Points, size: int, generator: torch.Generator) -> Points:
+def coreset(points: Points, size: int, generators: Sequence[torch.Generator]) -> Points:
     """A weighted sample whose k-means cost is, in expectation, that of all points.
 
     Half of the probability is even, half goes with the squared distance from the mean (a
@@ -25,7 +26,7 @@ def coreset(points: Points, size: int, generator: torch.Generator) -> Points:
     if size >= n:
         return points
     reach = _reach(points)  # (b, n)
-    ticket = strata(size, generator).to(reach.device)
+    ticket = strata(size, generators).to(reach.device)
     index = torch.searchsorted(reach, ticket.expand(b, size).contiguous()).clamp_max(n - 1)
     before = reach.gather(1, (index - 1).clamp_min(0)).where(index > 0, 0.0)
     chance = (reach.gather(1, index) - before).clamp_min(1e-300)
@@ -36,19 +37,22 @@ def coreset(points: Points, size: int, generator: torch.Generator) -> Points:
     return replace(drawn, weights=share.float())
 
 
-def thin(points: Points, size: int, generator: torch.Generator) -> Points:
+def thin(points: Points, size: int, generators: Sequence[torch.Generator]) -> Points:
     """One point from each of `size` equal runs of the points, or all of them: O(size)."""
     n = points.shape[1]
     if size >= n:
         return points
-    index = (strata(size, generator) * n).long().clamp_max(n - 1)
+    index = (strata(size, generators) * n).long().clamp_max(n - 1)
     return points.take(index.to(points.device).expand(points.shape[0], size))
 
 
-def strata(size: int, generator: torch.Generator) -> torch.Tensor:
-    """(size,) float64 in [0, 1): one draw in each of `size` equal intervals."""
-    jitter = torch.rand(size, generator=generator, dtype=torch.float64)
-    return (torch.arange(size) + jitter) / size
+def strata(size: int, generators: Sequence[torch.Generator]) -> torch.Tensor:
+    """(b | 1, size) float64 in [0, 1): one draw in each of `size` equal intervals.
+
+    A generator for each problem of the batch, or one whose draws they share.
+    """
+    jitter = [torch.rand(size, generator=g, dtype=torch.float64) for g in generators]
+    return (torch.arange(size) + torch.stack(jitter)) / size
 
 
 def _reach(points: Points) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from compress.kmeans.distance import Sweep, sweep
@@ -18,7 +20,7 @@ LEVEL_STEPS = 3  # Lloyd steps after each level, on its sample ...
 LAST_STEPS = 8  # ... and after the last, on the whole pool
 
 
-def partition(points: Points, k: int, generator: torch.Generator) -> torch.Tensor:
+def partition(points: Points, k: int, generators: Sequence[torch.Generator]) -> torch.Tensor:
     """Partitioning-based pre-assignment of PG k-means (Huang et al. 2023, arXiv 2306.14031).
 
     Grown by distortion rather than evenly: at each level the partitions of highest distortion are
@@ -30,7 +32,7 @@ def partition(points: Points, k: int, generator: torch.Generator) -> torch.Tenso
     while centroids.shape[1] < k:
         held = centroids.shape[1]
         target = min(k, max(held + 1, int(held * (2 if held < DOUBLING else GROWTH))))
-        level = thin(points, _level_size(points.shape[1], target), generator)
+        level = thin(points, _level_size(points.shape[1], target), generators)
         centroids = pad(centroids, target)
         centroids, grown = _grow(level, sweep(level, centroids), centroids)
         if not grown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -30,20 +31,42 @@ _BASELINES = {
 def solve(data: Points, options: Options, merged: Consolidated | None) -> list[KMeansResult]:
     """One result a problem of the batch; merged stands for the only one where it is given."""
     points = data if merged is None else merged.points
-    generator = torch.Generator().manual_seed(options.seed)
+    generators = [torch.Generator().manual_seed(seed) for seed in options.seeds]
     pool = points
     if options.guided and options.sample is not None and not options.anneal:
-        pool = coreset(points, options.sample * options.k, generator)
-    centroids = _seeded(points, pool, options, generator)
+        pool = coreset(points, options.sample * options.k, generators)
+    centroids = _seeded(points, pool, options, generators)
     traces = [Trace() for _ in range(points.shape[0])]
     if options.anneal:
-        centroids = anneal(points, centroids, options, generator)
+        centroids = anneal(points, centroids, options, generators)
     split = relaxed_steps(options.iterations) if pool.shape[1] < points.shape[1] else 0
     for phase, steps in ((pool, range(split)), (points, range(split, options.iterations))):
-        centroids = iterate(phase, centroids, options, steps, generator, traces)
+        centroids = iterate(phase, centroids, options, steps, generators[0], traces)
     codebook, last = finish(points, centroids, options, traces)
     scatter, member = (merged.scatter, merged.member) if merged is not None else (0.0, None)
     return [_result(i, trace, codebook[i], last, scatter, member) for i, trace in enumerate(traces)]
+
+
+def solve_batch(
+    data: Points, options: Options, consolidation: Literal["auto", "off"]
+) -> list[KMeansResult]:
+    """`solve` for all problems at once, but for those that consolidation pays for: one by one."""
+    b = data.shape[0]
+    if consolidation == "off":
+        return solve(data, options, None)
+    seeds = options.seeds * (b if len(options.seeds) == 1 else 1)
+    found: dict[int, KMeansResult] = {}
+    for i in range(b):
+        merged = consolidated(data.element(i), options, consolidation)
+        if merged is not None:
+            alone = replace(options, seed=seeds[i])
+            found[i] = solve(data.element(i), alone, merged)[0]
+    rest = [i for i in range(b) if i not in found]
+    if rest:
+        part = data if len(rest) == b else data.subset(rest)
+        together = replace(options, seed=tuple(seeds[i] for i in rest))
+        found |= dict(zip(rest, solve(part, together, None), strict=True))
+    return [found[i] for i in range(b)]
 
 
 def _result(
@@ -75,12 +98,12 @@ def _result(
 
 
 def _seeded(
-    points: Points, pool: Points, options: Options, generator: torch.Generator
+    points: Points, pool: Points, options: Options, generators: list[torch.Generator]
 ) -> torch.Tensor:
     """(b, k, d) float64 normalized."""
     if options.seeding == "partition":
-        return partition(pool, options.k, generator)
-    rows = _BASELINES[options.seeding](points, options.k, generator)
+        return partition(pool, options.k, generators)
+    rows = _BASELINES[options.seeding](points, options.k, generators[0])
     return pad(rows[None], options.k)
 
 

@@ -83,6 +83,23 @@ def test_a_failing_layer_loses_no_other_and_is_the_only_one_redone(workspace):
     assert metrics["layers"] == 8 and set(metrics["groups"]) == {"ffn", "attention"}
 
 
+def test_in_batches_a_bad_weight_is_the_only_one_that_fails(workspace, monkeypatch):
+    """As on a GPU, where layers of one shape are handed out together."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    quantize(workspace)
+    layers = {p.name: p.read_bytes() for p in workspace.root.glob(LAYERS)}
+    path = workspace.finetuned / "model.safetensors"
+    whole = load_file(path)
+    name = "bert.encoder.layer.1.output.dense"
+    broken = {k: t.fill_(torch.nan) if k == f"{name}.weight" else t for k, t in whole.items()}
+    save_file(broken, path, metadata={"format": "pt"})
+    shutil.rmtree(workspace.layers)
+    with pytest.raises(InputError, match=f"(?s)1 of the 4 layers of group ffn failed.*{name}"):
+        quantize(workspace)
+    kept = {p.name: p.read_bytes() for p in workspace.root.glob(LAYERS)}
+    assert len(kept) == 3 and kept.items() <= layers.items()
+
+
 def test_equal_work_gives_equal_bytes_and_a_damaged_layer_is_redone(workspace):
     quantize(workspace)
     first = {p.name: p.read_bytes() for p in workspace.compressed.iterdir()}

@@ -76,6 +76,21 @@ def test_batched_equals_one_by_one(gaussian, device):
             assert result.relative_distortion == alone.relative_distortion
 
 
+def test_batched_with_seeds_equals_one_by_one_also_where_consolidation_pays(gaussian, device):
+    x = torch.stack([gaussian(seed=s) for s in range(3)]).to(device)
+    x[1, 1500:] = x[1, :1500]  # half of it are duplicates
+    batch = fit_batched(x, 48, iterations=4, seed=[7, 8, 9], anneal=2, consolidation="auto")
+    for i, result in enumerate(batch):
+        alone = fit(x[i], 48, iterations=4, seed=7 + i, anneal=2)
+        assert torch.equal(result.codebook, alone.codebook)
+        assert torch.equal(result.codes, alone.codes)
+        assert result.distortion_trace == alone.distortion_trace
+    other = fit_batched(x, 48, iterations=4, seed=[7, 8, 7], anneal=2)
+    assert not torch.equal(other[2].codebook, batch[2].codebook)
+    with pytest.raises(InputError, match="2 seeds"):
+        fit_batched(x, 48, seed=[1, 2])
+
+
 @pytest.mark.parametrize(
     "points, k, options, says",
     [

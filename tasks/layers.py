@@ -1,0 +1,157 @@
+"""Compressing layers as mapped tasks. A job says by content all that its task needs, so that the
+task runs the same in every process that reaches the checkpoint and the store."""
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas import State
+from prefect.runtime import task_run
+from prefect.states import Completed
+
+from compress.config import CodebookConfig
+from compress.errors import CheckpointError
+from tasks import caching
+from tasks.source import check_unchanged
+from tasks.stages import TABLE
+from tasks.store import LayerStore
+from tasks.workspace import opened
+
+if TYPE_CHECKING:
+    from compress.fitting import Weight
+
+CACHED = "Cached"
+BATCH_WEIGHTS = 1 << 26  # that a GPU fits at once; larger layers fill it one by one
+
+
+@dataclass(frozen=True)
+class LayerJob:
+    """One weight to compress: `tensor` is its key in the safetensors file `checkpoint`."""
+
+    name: str
+    group: str
+    shape: tuple[int, ...]
+    tensor: str
+    settings: CodebookConfig
+    seed: int
+    checkpoint: str = ""
+
+
+@dataclass(frozen=True)
+class GroupWork:
+    """The layers of a group as they are handed to tasks: each batch has one shape and setting."""
+
+    batches: list[list[LayerJob]]
+    store: LayerStore
+
+
+@task(name="hand out the layers of a group", cache_policy=NO_CACHE)
+def hand_out(root: str, student: str, jobs: list[LayerJob]) -> GroupWork:
+    """Where the weights of `jobs` are in the model folder `student`, and which go together."""
+    import torch
+
+    workspace, _ = opened(root)
+    files = tensor_files(Path(student))
+    located = [replace(job, checkpoint=str(files[job.tensor])) for job in jobs]
+    return GroupWork(batches(located, torch.cuda.device_count()), LayerStore(workspace.layers))
+
+
+def batches(jobs: list[LayerJob], gpus: int) -> list[list[LayerJob]]:
+    """Jobs that are fitted together: on GPUs those of equal shape and settings, as many as one can
+    take and at least a batch for each GPU; on the CPU, where that is no faster, single ones."""
+    if not gpus:
+        return [[job] for job in jobs]
+    alike: dict[Any, list[LayerJob]] = {}
+    for job in jobs:
+        alike.setdefault((job.shape, job.settings), []).append(job)
+    made = []
+    for (shape, _), found in alike.items():
+        size = min(BATCH_WEIGHTS // math.prod(shape), math.ceil(len(found) / gpus))
+        size = max(1, size)
+        made += [found[i : i + size] for i in range(0, len(found), size)]
+    return made
+
+
+def _run_name() -> str:
+    """`compress encoder.layer.0.output.dense`, or `compress 12 layers of 384x1536`."""
+    jobs = task_run.get_parameters()["jobs"]
+    if len(jobs) == 1:
+        return f"compress {jobs[0].name}"
+    return f"compress {len(jobs)} layers of {'x'.join(map(str, jobs[0].shape))}"
+
+
+@task(name="compress layers", task_run_name=_run_name, cache_policy=NO_CACHE)
+def compress_layers(jobs: list[LayerJob], store: LayerStore) -> State[list[dict[str, Any]]]:
+    """Makes the layer files of weights of one shape and setting, or finds them in the store.
+
+    Returns {name, key, report, seconds} for each, seconds only where it was computed; the state is
+    called Cached where all were found.
+    """
+    check_unchanged(TABLE["quantize"].code)
+    outcomes: dict[str, dict[str, Any]] = {}
+    missing: dict[str, tuple[LayerJob, Weight]] = {}
+    for job in jobs:
+        weight = _read(job)
+        key = _key(job, weight)
+        report = store.find(key)
+        if report is None:
+            missing[key] = job, weight
+        outcomes[key] = {"name": job.name, "key": key, "report": report, "seconds": None}
+    if missing:
+        for key, report in zip(missing, _compress(missing, store), strict=True):
+            outcomes[key] |= {"report": report, "seconds": report.pop("seconds")}
+    data = list(outcomes.values())
+    return Completed(name="Completed" if missing else CACHED, data=data)
+
+
+def _read(job: LayerJob) -> "Weight":
+    from compress.fitting import Weight
+    from compress.quantization import read_tensor
+
+    values = read_tensor(Path(job.checkpoint), job.tensor)
+    return Weight(f"{job.tensor} in {job.checkpoint}", values, job.seed)
+
+
+def _key(job: LayerJob, weight: "Weight") -> str:
+    return caching.layer_key(
+        weight=caching.hash_values(weight.values),
+        shape=job.shape,
+        settings=job.settings,
+        seed=job.seed,
+        code=method_version(job.settings),
+    )
+
+
+def _compress(
+    missing: dict[str, tuple[LayerJob, "Weight"]], store: LayerStore
+) -> list[dict[str, Any]]:
+    from compress.quantization import compress_weights
+
+    jobs, weights = zip(*missing.values(), strict=True)
+    return compress_weights(weights, jobs[0].settings, [store.path(key) for key in missing])
+
+
+def method_version(settings: CodebookConfig) -> str:
+    """Version of the code that compresses by these settings."""
+    from compress.codecs.base import codec_class
+
+    return caching.method_version(codec_class(settings.method).__module__)
+
+
+def tensor_files(folder: Path) -> dict[str, Path]:
+    """Every tensor of a model folder -> the safetensors file with it; only headers are read."""
+    from safetensors import SafetensorError, safe_open
+
+    found = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt") as file:
+                found.update(dict.fromkeys(file.keys(), path))
+        except SafetensorError as error:
+            raise CheckpointError(f"{path} is not whole ({error}); make it again") from None
+    if not found:
+        raise CheckpointError(f"{folder}: no *.safetensors in it")
+    return found
