@@ -32,7 +32,15 @@ from compress.kmeans.points import prepare
 
 INTACT = [(name, block, 256) for name in layers.LAYERS for block in (4, 8, 16)]
 INTACT += [(name, 8, 1024) for name in ("attention", "FFN in", "FFN out", "convolution")]
-ZEROED = [(name, part) for name in ("attention", "FFN in", "FFN out") for part in (0.05, 0.5, 0.9)]
+PARTS = (0.05, 0.5, 0.9)
+ZEROED = [
+    (name, 8, 256, part)
+    for name in ("attention", "FFN in", "FFN out", "embedding", "convolution")
+    for part in PARTS
+]
+ZEROED += [
+    ("FFN in", block, k, part) for block, k in ((4, 256), (16, 256), (8, 1024)) for part in PARTS
+]
 ABLATIONS: dict[str, dict[str, Any]] = {
     "all parts": {},
     "even pre-assignment": {"seeding": "partition-even"},
@@ -111,10 +119,10 @@ def zeroed(seeds: int, quick: bool) -> list[dict[str, Any]]:
     cells = ZEROED[:3] if quick else ZEROED
     return [
         {
-            "cell": f"{name}, {part:.0%} zero",
-            "methods": compare(layers.points(name, 8, part), 256, seeds),
+            "cell": f"{name}, {block}, {k}, {part:.0%} zero",
+            "methods": compare(layers.points(name, block, part), k, seeds),
         }
-        for name, part in progress(cells)
+        for name, block, k, part in progress(cells)
     ]
 
 
@@ -233,7 +241,11 @@ def main() -> None:
             "weights": layers.available(),
         }
         file.write_text(json.dumps(results, indent=1) + "\n")
-    print(kmeans_report.render(results))
+    text = kmeans_report.render(results)
+    print(text)
+    page = arguments.out.parent / "benchmarks.md"
+    if page.is_file():
+        kmeans_report.write_page(page, text)
     for picture in kmeans_plots.draw(results, arguments.out):
         print(f"wrote {picture}")
 

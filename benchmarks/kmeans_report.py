@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import statistics
+from pathlib import Path
 from typing import Any
 
+from benchmarks.kmeans_targets import targets
+
+BEGIN, END = "<!-- begin: benchmarks.kmeans -->", "<!-- end: benchmarks.kmeans -->"
 REFERENCE = "sklearn k-means++"
 CLUSTERS = ("initial_empty", "total_empty", "rounds", "dead")
 
 
+def write_page(page: Path, text: str) -> None:
+    """Puts the tables between the two marks of a Markdown page; a page without them is left."""
+    old = page.read_text(encoding="utf-8")
+    head, begin, rest = old.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if begin and end:
+        page.write_text(f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}", encoding="utf-8")
+
+
 def render(results: dict[str, Any]) -> str:
-    parts = []
+    head = ["what", "target", "measured", "reached"]
+    parts = ["### Targets", table(head, targets(results))]
     for name, title in (
         ("intact", "Intact weights: relative distortion after 15 iterations"),
         ("zeroed", "Weights with zeroed blocks: relative distortion after 15 iterations"),
