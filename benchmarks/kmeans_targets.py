@@ -12,7 +12,7 @@ Row = tuple[str, str, float, bool]  # what, target, measured, reached
 
 
 def targets(results: dict[str, Any]) -> list[list[str]]:
-    """Rows of a table: what, target, measured, reached or not. Tables that are missing are left out."""
+    """Rows of a table: what, target, measured, reached; tables that are missing are left out."""
     rows: list[Row] = []
     for name, check in (
         ("intact", _intact),
