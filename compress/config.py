@@ -9,17 +9,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from compress.errors import InputError
 
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, lt=1 << 31)]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 NoiseFunction = Literal["none", "zero", "mean", "codebook", "int8", "int4"]
 Seeding = Literal["random", "kmeans++", "partition", "partition-even"]
 Empties = Literal["perturb", "partition"]
+MAX_FILE = 1 << 18  # bytes of a params file
+MAX_VALUES, MAX_DEPTH, MAX_INTEGER = 20_000, 32, 1 << 63  # aliases counted as what they stand for
 
 
 class Section(BaseModel):
     """A section of params.yaml. Unknown keys are an error, values are never changed after."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelConfig(Section):
@@ -116,7 +118,7 @@ class GroupConfig(Section):
     In a pattern `*` stands for one part of a dotted name and `**` for any number of parts.
     """
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$", max_length=60)]
     layers: Annotated[list[str], Field(min_length=1)]
     method: str | None = None
     block_size: Positive | None = None
@@ -178,7 +180,7 @@ class Params(Section):
     quantize: QuantizeConfig
     gate: GateConfig = GateConfig()
     tracking: TrackingConfig = TrackingConfig()
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
 
     def noise_settings(self) -> CodebookConfig:
         """The blocks and codebooks of Quant-Noise, the same for every layer that has noise."""
@@ -195,10 +197,10 @@ def load_params(path: Path | str, overrides: Sequence[str] = ()) -> Params:
     """
     path = Path(path)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = _parse(_text(path))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); give a file with --params") from None
-    except yaml.YAMLError as error:
+    except ValueError as error:
         raise InputError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(raw, dict):
         raise InputError(
@@ -206,10 +208,50 @@ def load_params(path: Path | str, overrides: Sequence[str] = ()) -> Params:
         )
     for override in overrides:
         apply_override(raw, override)
+    _check_extent(raw, path)
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
         raise InputError(f"{path}: {describe(error)}") from None
+
+
+def _text(path: Path) -> str:
+    if not path.is_file():
+        raise FileNotFoundError("no such file")
+    if path.stat().st_size > MAX_FILE:
+        raise OSError(f"larger than {MAX_FILE // 1024} kB")
+    return path.read_text(encoding="utf-8")
+
+
+def _parse(text: str) -> Any:
+    """YAML of plain values, without Python's own tags. Raises ValueError for anything else."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except (ValueError, OverflowError, TypeError, AttributeError) as error:
+        # A date that is none, a number of too many digits, a tag on the wrong kind of value.
+        raise ValueError(f"a value cannot be read ({error})") from None
+
+
+def _check_extent(raw: dict[Any, Any], path: Path) -> None:
+    """Raises InputError for what would take for ever: aliases of aliases, loops, huge numbers."""
+    waiting: list[tuple[Any, int]] = [(raw, 1)]
+    count = 0
+    while waiting:
+        node, depth = waiting.pop()
+        inner = [*node.keys(), *node.values()] if isinstance(node, dict) else node
+        if isinstance(node, dict | list | tuple | set):
+            count += len(inner)
+            waiting.extend((value, depth + 1) for value in inner)
+        elif isinstance(node, int) and abs(node) > MAX_INTEGER:
+            raise InputError(f"{path}: a number of {node.bit_length()} bits is too large")
+        if count > MAX_VALUES or depth > MAX_DEPTH:
+            raise InputError(
+                f"{path}: more than {MAX_VALUES:,} values, or nested more than {MAX_DEPTH} deep"
+            )
 
 
 def apply_override(raw: dict[str, Any], override: str) -> None:
@@ -222,8 +264,8 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     for parent in parents:
         node = _child(node, parent, override)
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = _parse(text)
+    except ValueError:
         raise InputError(f"-S {override}: the value is not valid YAML") from None
     if isinstance(node, list):
         node[_index(node, last, override)] = value

@@ -34,10 +34,10 @@ def prepare(params: Params, base: Path, directory: Path) -> dict[str, Any]:
     Each row holds `input_ids` (list of int32, special tokens included, cut to max_length), what
     else the tokenizer makes (`token_type_ids`), and `label` (int64). Returns data.json's contents.
     """
-    from transformers import AutoTokenizer
+    from compress.loading import load_tokenizer
 
     folder = model_folder(params.model.source, params.model.revision, base)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = load_tokenizer(folder)
     config = params.data
     train, validation = held_out(config, base)
     names = label_names(train, config.label, config.source)

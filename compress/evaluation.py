@@ -7,13 +7,12 @@ import numpy as np
 import torch
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
     DataCollatorWithPadding,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
+from compress.loading import load_model, load_tokenizer
 from compress.progress import progress_bar
 from compress.rows import Rows
 
@@ -30,8 +29,7 @@ def score(metric: str, labels: np.ndarray, predictions: np.ndarray) -> float:
 
 def evaluate(model_dir: Path, data_dir: Path, metric: str) -> dict[str, Any]:
     """Predicts validation.parquet in `data_dir` with the model in `model_dir`."""
-    tokenizer = AutoTokenizer.from_pretrained(model_dir)
-    model = AutoModelForSequenceClassification.from_pretrained(model_dir)
+    tokenizer, model = load_tokenizer(model_dir), load_model(model_dir)
     return evaluate_model(model, tokenizer, data_dir, metric)
 
 

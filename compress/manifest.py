@@ -1,9 +1,10 @@
 """The explicit list of compressed layers that config.json carries, and building a model from it."""
 
+from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
 from compress.codecs.base import Codec, codec_class
@@ -18,6 +19,7 @@ from compress.layers import (
 from compress.replacement import replace
 from compress.selection import LayerRef
 
+Size = Annotated[int, Field(gt=0, lt=1 << 31)]
 _KINDS = {CompressedConv2d: "conv2d", CompressedEmbedding: "embedding"}
 
 
@@ -29,7 +31,7 @@ class LayerEntry(BaseModel):
     name: str
     aliases: tuple[str, ...] = ()
     kind: str
-    shape: tuple[int, ...]
+    shape: Annotated[tuple[Size, ...], Field(min_length=2, max_length=4)]
     method: str
     settings: dict[str, Any]
 
@@ -55,8 +57,8 @@ def read_entries(raw: Iterable[Any]) -> list[LayerEntry]:
             entries.append(LayerEntry.model_validate(item))
         except ValidationError as error:
             raise CheckpointError(f"config.json, compressed layer {i}: {describe(error)}") from None
-    names = [name for entry in entries for name in (entry.name, *entry.aliases)]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    names = Counter(name for entry in entries for name in (entry.name, *entry.aliases))
+    if twice := sorted(name for name, count in names.items() if count > 1):
         raise CheckpointError(f"config.json lists {', '.join(twice)} twice")
     return entries
 
@@ -91,8 +93,15 @@ def install(model: nn.Module, entries: Iterable[LayerEntry], *, strict: bool = T
     with every checkpoint of transformers. Layers that the model lacks are an error if `strict`,
     else left to the loader's own report. Raises CheckpointError where a layer differs.
     """
+    entries = list(entries)
+    places = {entry.name: _locate(model, entry.name) for entry in entries}
+    if entries and not any(places.values()):
+        raise CheckpointError(
+            f"config.json compresses {entries[0].name} and others; a {type(model).__name__} has "
+            "none of them"
+        )
     for entry in entries:
-        name = _locate(model, entry.name)
+        name = places[entry.name]
         if name is None:
             if strict:
                 raise CheckpointError(f"config.json compresses {entry.name}, the model has no such")

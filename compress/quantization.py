@@ -11,12 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedModel,
-    set_seed,
-)
+from transformers import PreTrainedModel, set_seed
 
 from compress.checkpoint import save_compressed, stored_bytes
 from compress.config import CodebookConfig, Params, RecoveryConfig
@@ -25,6 +20,7 @@ from compress.errors import CheckpointError
 from compress.evaluation import evaluate_model
 from compress.fitting import Weight, fit_weights
 from compress.layer_file import read_layer, write_layer
+from compress.loading import load_model, load_tokenizer
 from compress.replacement import replace
 from compress.rows import Rows
 from compress.selection import compressible
@@ -90,9 +86,8 @@ def recover(
     held-out rows, the bytes of the file were it final, and the training curve.
     """
     set_seed(params.seed)
-    tokenizer = AutoTokenizer.from_pretrained(student_dir)
-    teacher = AutoModelForSequenceClassification.from_pretrained(teacher_dir)
-    student = AutoModelForSequenceClassification.from_pretrained(student_dir)
+    tokenizer = load_tokenizer(student_dir)
+    teacher, student = load_model(teacher_dir), load_model(student_dir)
     insert(student, layer_files)
     recovery = params.quantize.finetune
     before = evaluate_model(student, tokenizer, data_dir, params.data.metric)
@@ -149,7 +144,6 @@ def parameter_groups(model: nn.Module, recovery: RecoveryConfig) -> list[dict[st
 
 def finalize(params: Params, student_dir: Path, out_dir: Path, card: str | None) -> dict[str, Any]:
     """Writes the compressed model as it is handed out: the rest in fp16, with its model card."""
-    tokenizer = AutoTokenizer.from_pretrained(student_dir)
-    model = AutoModelForSequenceClassification.from_pretrained(student_dir)
+    tokenizer, model = load_tokenizer(student_dir), load_model(student_dir)
     save_compressed(model, out_dir, tokenizer=tokenizer, rest=params.quantize.rest, card=card)
     return {"bytes": (out_dir / "model.safetensors").stat().st_size}

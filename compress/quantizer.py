@@ -41,6 +41,12 @@ class ShrinkflowConfig(QuantizationConfigMixin):
             )
         if unknown:
             raise CheckpointError(f"config.json: unknown keys {', '.join(sorted(unknown))}")
+        if rest not in ("float16", "float32"):
+            raise CheckpointError(f"config.json: rest is {rest!r:.60}, not float16 or float32")
+        if not isinstance(layers, list | None):
+            raise CheckpointError("config.json: `layers` is no list")
+        if not isinstance(sha256, dict | None):
+            raise CheckpointError("config.json: `sha256` is no object of file names and digests")
         self.quant_method: Any = quant_method
         self.format_version = format_version
         self.layers = layers or []

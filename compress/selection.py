@@ -96,17 +96,16 @@ def matches(pattern: str, name: str) -> bool:
 
     `matches("**.layer.*.output.dense", "bert.encoder.layer.0.output.dense")` is true.
     """
-    return _parts_match(pattern.split("."), name.split("."))
-
-
-def _parts_match(pattern: list[str], parts: list[str]) -> bool:
-    if not pattern:
-        return not parts
-    if pattern[0] == "**":
-        return any(_parts_match(pattern[1:], parts[i:]) for i in range(len(parts) + 1))
-    return (
-        bool(parts) and fnmatchcase(parts[0], pattern[0]) and _parts_match(pattern[1:], parts[1:])
-    )
+    parts = name.split(".")
+    ends = {0}  # how many parts what was read of the pattern can stand for
+    for piece in pattern.split("."):
+        if piece == "**":
+            ends = set(range(min(ends), len(parts) + 1))
+        else:
+            ends = {i + 1 for i in ends if i < len(parts) and fnmatchcase(parts[i], piece)}
+        if not ends:
+            return False
+    return len(parts) in ends
 
 
 def select(model: nn.Module, quantize: QuantizeConfig) -> Selection:

@@ -45,9 +45,11 @@ def skeleton(
         raise InputError(f"unknown task `{task}`; there are {', '.join(TASKS)}")
     changes = {} if num_labels is None else {"num_labels": num_labels}
     try:
-        config = transformers.AutoConfig.from_pretrained(folder, **changes)
+        config = transformers.AutoConfig.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True, **changes
+        )
         with torch.device("meta"):
             return getattr(transformers, TASKS[task]).from_config(config, dtype=torch.float32)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # a config.json can be wrong in any way
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{folder}: no {task} model can be made from it: {reason}") from None

@@ -15,15 +15,37 @@ HALF_MAX = torch.finfo(torch.float16).max
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that from_pretrained reads. CheckpointError where there are none."""
+    """The safetensors files that from_pretrained reads. Raises CheckpointError where there are
+    none, or where the index names what is no file of this very folder."""
     index = folder / "model.safetensors.index.json"
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
     try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, AttributeError):
+        text = index.read_text(encoding="utf-8") if index.is_file() else "{}"
+        names = sorted(set(json.loads(text)["weight_map"].values()))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise CheckpointError(f"{folder}: no model.safetensors; only that format is read") from None
-    return [folder / name for name in sorted(names)]
+    for name in names:
+        if not isinstance(name, str) or name != Path(name).name or not (folder / name).is_file():
+            raise CheckpointError(f"{index} names {name!r:.200}, which is no file of {folder}")
+    return [folder / name for name in names]
+
+
+def tensor_files(folder: Path) -> dict[str, Path]:
+    """Every tensor of a model folder -> the safetensors file with it; only headers are read.
+
+    Raises CheckpointError where a file is not whole or there are no tensors.
+    """
+    found = {}
+    for path in weight_files(folder):
+        try:
+            with safe_open(path, framework="pt") as file:
+                found.update(dict.fromkeys(file.keys(), path))
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{path} is no whole safetensors file: {error}") from None
+    if not found:
+        raise CheckpointError(f"{folder}: no tensors in its safetensors files")
+    return found
 
 
 def weight_problems(folder: Path, refs: Iterable[LayerRef], prefix: str) -> list[str]:

@@ -16,9 +16,12 @@ def local_path(source: str, base: Path) -> Path | None:
     """
     if source.startswith(PACKAGE):
         return _inside_package(source)
-    path = (base / Path(source).expanduser()).resolve()
-    if path.exists():
-        return path
+    try:
+        path = (base / Path(source).expanduser()).resolve()
+        if path.exists():
+            return path
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, nobody's home
+        raise InputError(f"{source!r:.200} cannot be a path: {error!s:.60}") from None
     if source.startswith((".", "/", "~")):
         raise InputError(f"{source}: no such file or folder (looked at {path})")
     return None

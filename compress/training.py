@@ -2,25 +2,21 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from math import gcd
 from pathlib import Path
 from typing import Any
 
 from transformers import (
-    AutoModelForMaskedLM,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
     DataCollatorForLanguageModeling,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     set_seed,
 )
-from transformers.utils import logging as transformers_logging
 
 from compress.atomic import new_folder
 from compress.blocks import row_size
 from compress.config import CodebookConfig, Params, TrainingConfig
+from compress.loading import load_model, load_tokenizer, quietly
 from compress.noise import quant_noise
 from compress.rows import Rows
 from compress.selection import select
@@ -34,14 +30,14 @@ def pretrain(params: Params, base: Path, data_dir: Path, out_dir: Path, work_dir
     With `pretrain.enabled: false` the source model is copied as it is.
     """
     folder = model_folder(params.model.source, params.model.revision, base)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = load_tokenizer(folder)
     if not params.pretrain.enabled:
         with new_folder(out_dir) as temporary:
             _copy_model(folder, temporary)
             tokenizer.save_pretrained(temporary)
         return Trained(steps=0, loss=0.0, curve=[])
     set_seed(params.seed)
-    model = quietly(AutoModelForMaskedLM.from_pretrained, folder)
+    model = load_model(folder, "masked-lm", whole=False)
     collator = DataCollatorForLanguageModeling(
         tokenizer, mlm_probability=params.pretrain.mlm_probability
     )
@@ -56,11 +52,11 @@ def finetune(
 ) -> Trained:
     """The task, with Quant-Noise: a classifier on `model_dir`, the teacher of what follows."""
     set_seed(params.seed)
-    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    tokenizer = load_tokenizer(model_dir)
     labels = json.loads((data_dir / "labels.json").read_text(encoding="utf-8"))["labels"]
-    model = quietly(
-        AutoModelForSequenceClassification.from_pretrained,
+    model = load_model(
         model_dir,
+        whole=False,
         id2label=dict(enumerate(labels)),
         label2id={name: i for i, name in enumerate(labels)},
     )
@@ -113,20 +109,6 @@ def noisy_layers(model: PreTrainedModel, params: Params) -> dict[str, CodebookCo
         )
         for layer in layers
     }
-
-
-def quietly(load: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """Loads or saves without progress bars and without notes on heads that are new."""
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        return load(*args, **options)
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
-        transformers_logging.set_verbosity(level)
 
 
 def _copy_model(folder: Path, target: Path) -> None:

@@ -24,9 +24,11 @@ def file_digest(path: Path | str) -> str:
 
 
 def check_digests(files: Iterable[Path | str], digests: Mapping[str, str]) -> None:
-    """Every file that has a digest must have those very bytes."""
+    """Where digests were written, every file must have one and those very bytes."""
     for path in map(Path, files):
-        if path.name in digests and file_digest(path) != digests[path.name]:
+        if digests and path.name not in digests:
+            raise CheckpointError(f"{path}: config.json has no SHA-256 of it; copy the whole model")
+        if digests and file_digest(path) != digests[path.name]:
             raise CheckpointError(
                 f"{path} is damaged: its SHA-256 is not the one in config.json; copy it again"
             )
@@ -47,11 +49,20 @@ def check_headers(files: Iterable[Path | str], entries: Iterable[LayerEntry]) ->
             raise CheckpointError(f"{path} is no whole safetensors file: {error}") from None
     if not found:  # the caller handed a state dict in
         return
+    entries = list(entries)
     for entry in entries:
         with torch.device("meta"):
             expected = entry.empty_codec().state_dict()
         for tensor, empty in expected.items():
             _compare(f"{entry.name}.codec.{tensor}", empty, found, place)
+        for name in (entry.name, *entry.aliases):
+            if f"{name}.weight" in found:
+                raise CheckpointError(f"{place} holds {name}.weight, config.json compresses it")
+    listed = {entry.name for entry in entries}
+    for key in found:
+        layer, _, tensor = key.rpartition(".codec.")
+        if layer and "." not in tensor and layer not in listed:
+            raise CheckpointError(f"{place} holds {key}, config.json lists no such layer")
 
 
 def _compare(key: str, empty: Any, found: dict[str, tuple[str, list[int]]], place: str) -> None:
@@ -63,6 +74,25 @@ def _compare(key: str, empty: Any, found: dict[str, tuple[str, list[int]]], plac
         raise CheckpointError(
             f"{place}: {key} is {dtype} {list(shape)}, expected {empty.dtype} {list(empty.shape)}"
         )
+
+
+def check_layers(files: Mapping[str, Path], entries: Iterable[LayerEntry]) -> None:
+    """As `check_codecs`, for a model on disk: one layer in memory at a time.
+
+    `files` says where each tensor is; `check_headers` has found nothing.
+    """
+    for entry in entries:
+        codec = entry.empty_codec()
+        state = {}
+        for name in codec.state_dict():
+            key = f"{entry.name}.codec.{name}"
+            with safe_open(files[key], framework="pt") as file:
+                state[name] = file.get_tensor(key)
+        codec.load_state_dict(state)
+        try:
+            codec.check()
+        except InputError as error:
+            raise CheckpointError(f"compressed layer {entry.name} is damaged: {error}") from None
 
 
 def check_codecs(model: nn.Module) -> None:

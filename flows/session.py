@@ -53,6 +53,7 @@ def _end(status: int, message: str, log: Path | None = None) -> None:
 
     from compress.progress import console
 
+    message = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in message)
     console.print(
         Text("error: " if status != INTERRUPTED else "", style="bold red") + message, soft_wrap=True
     )

@@ -71,17 +71,22 @@ def inspect_folder(folder: Path) -> dict[str, Any]:
     Raises CheckpointError where a file is damaged or does not hold what config.json says.
     """
     from compress.codecs.base import codec_class
+    from compress.loading import check_folder, read_config
     from compress.manifest import read_entries
-    from compress.verify import check_digests, check_headers
-    from tasks.outputs import read_json
+    from compress.quantizer import METHOD, ShrinkflowConfig
+    from compress.source_weights import tensor_files
+    from compress.verify import check_digests, check_headers, check_layers
 
-    config = read_json(folder / "config.json").get("quantization_config", {})
-    if config.get("quant_method") != "shrinkflow":
+    raw = read_config(folder).get("quantization_config")
+    if not isinstance(raw, dict) or raw.get("quant_method") != METHOD:
         raise CheckpointError(f"{folder}: no config.json of a model that shrinkflow compressed")
-    files = sorted(folder.glob("*.safetensors"))
-    entries = read_entries(config.get("layers", ()))
-    check_digests(files, config.get("sha256", {}))
+    check_folder(folder)
+    config, tensors = ShrinkflowConfig(**raw), tensor_files(folder)
+    files = sorted(set(tensors.values()))
+    entries = read_entries(config.layers)
+    check_digests(files, config.sha256)
     check_headers(files, entries)
+    check_layers(tensors, entries)
     rows = []
     for entry in entries:
         codec = codec_class(entry.method)
@@ -98,4 +103,4 @@ def inspect_folder(folder: Path) -> dict[str, Any]:
             }
         )
     total = sum(file.stat().st_size for file in files)
-    return {"layers": rows, "bytes": total, "rest": config.get("rest")}
+    return {"layers": rows, "bytes": total, "rest": config.rest}

@@ -1,12 +1,15 @@
 """Every test is offline, quiet and leaves nothing outside its own folders."""
 
 import os
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 import tasks  # sets the defaults that a run has, before anything reads them
 from tests import services
+from tests.flows.workspaces import TINY, WORDS, write_workspace
 
 os.environ |= {
     "HF_HUB_OFFLINE": "1",
@@ -29,3 +32,45 @@ def s3() -> Iterator[services.S3]:
     """An S3 endpoint for all tests: each uses a prefix of its own in the bucket."""
     with services.s3() as storage:
         yield storage
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A masked-LM BERT folder: 2 layers, hidden 16, a word-piece vocabulary of whole words."""
+    import torch
+    from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    BertTokenizerFast(vocab={w: i for i, w in enumerate(words)}).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=32,
+    )
+    BertForMaskedLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prefect's database, made once: that takes longer than what is tested with it."""
+    from tasks.server import Server
+
+    home = tmp_path_factory.mktemp("prefect")
+    server = Server(home)
+    server.wait()
+    server.stop()
+    return home
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, tiny_model: Path, prefect_home: Path) -> Path:
+    """A folder with params.yaml, rows.csv and the model, ready to run."""
+    write_workspace(tmp_path, tiny_model, TINY)
+    shutil.copytree(prefect_home, tmp_path / ".shrinkflow" / "prefect")
+    return tmp_path
