@@ -5,9 +5,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from compress.errors import InputError
+from compress.redaction import holds_password, without_password
 
 Positive = Annotated[int, Field(gt=0, lt=1 << 31)]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -162,11 +170,23 @@ class GateConfig(Section):
 
 
 class TrackingConfig(Section):
-    """MLflow: `uri: null` is the embedded SQLite store in .shrinkflow/mlflow."""
+    """MLflow. `uri: null` is MLFLOW_TRACKING_URI where that is set, else the embedded SQLite store
+    in .shrinkflow/mlflow."""
 
     uri: str | None = None
     experiment: str = "shrinkflow"
     model_name: str = "shrinkflow-model"
+
+    @field_validator("uri")
+    @classmethod
+    def _no_password(cls, uri: str | None) -> str | None:
+        if uri and holds_password(uri):
+            raise ValueError(
+                "a password does not belong into this file: give it in the environment, as "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for a server, PGPASSWORD "
+                "for PostgreSQL; or leave `uri` out and set MLFLOW_TRACKING_URI"
+            )
+        return uri
 
 
 class Params(Section):
@@ -298,5 +318,6 @@ def describe(error: ValidationError) -> str:
         if problem["type"] == "extra_forbidden":
             lines.append(f"{place}: unknown key")
         else:
-            lines.append(f"{place}: {problem['msg']} (got {problem['input']!r:.60})")
+            given = without_password(repr(problem["input"]))
+            lines.append(f"{place}: {problem['msg']} (got {given:.60})")
     return lines[0] if len(lines) == 1 else "\n" + "\n".join(f"  - {line}" for line in lines)

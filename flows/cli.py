@@ -23,6 +23,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("-S", "--set", metavar="KEY=VALUE", help="-S quantize.codebook_size=128; repeat."),
 ]
+Version = Annotated[str, typer.Argument(help="A version by its number or alias.")]
 Folder = Annotated[Path, typer.Argument(help="A model folder, such as artifacts/compressed.")]
 DEFAULT = Path("params.yaml")
 
@@ -67,7 +68,7 @@ def run(params: ParamsFile = DEFAULT, overrides: Overrides = None) -> None:
 
             done = pipeline(str(workspace.root))
         show_summary(summarize(workspace), done, time.perf_counter() - started)
-        show_next_steps(workspace, load_params(workspace.params_file).tracking.uri)
+        show_next_steps(workspace, load_params(workspace.params_file))
 
 
 @app.command()
@@ -94,3 +95,47 @@ def inspect(folder: Folder) -> None:
         from tasks.planning import inspect_folder
 
         show_model(folder, inspect_folder(folder))
+
+
+@app.command()
+def promote(version: Version = "challenger", params: ParamsFile = DEFAULT) -> None:
+    """Make a registered version champion, whatever the gate said; the champion becomes previous."""
+    from flows.session import failures
+
+    with failures():
+        from compress.config import load_params
+        from flows.console import output
+        from tasks.tracking.by_hand import promote
+        from tasks.workspace import workspace_of
+
+        output.print(promote(workspace_of(params), load_params(params), version), markup=False)
+
+
+@app.command()
+def rollback(params: ParamsFile = DEFAULT) -> None:
+    """Make the previous champion champion again; no run promotes the present one any more."""
+    from flows.session import failures
+
+    with failures():
+        from compress.config import load_params
+        from flows.console import output
+        from tasks.tracking.by_hand import rollback
+        from tasks.workspace import workspace_of
+
+        output.print(rollback(workspace_of(params), load_params(params)), markup=False)
+
+
+@app.command()
+def compare(first: Version, second: Version, params: ParamsFile = DEFAULT) -> None:
+    """Show two registered versions side by side, and write a page with their layers."""
+    from flows.session import failures
+
+    with failures():
+        from compress.config import load_params
+        from flows.comparison import show_comparison
+        from tasks.comparison import compare, write_page
+        from tasks.workspace import workspace_of
+
+        workspace = workspace_of(params)
+        found = compare(workspace, load_params(params), first, second)
+        show_comparison(found, write_page(workspace, found))

@@ -10,8 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from compress.config import Params
 from compress.progress import console as terminal
+from compress.redaction import without_password
 from tasks.summary import Summary
+from tasks.tracking_uri import embedded_file, given_uri
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -71,13 +74,14 @@ def _time_spent(stages: dict[str, float], done: Sequence[str], seconds: float) -
     return f"{duration(seconds)}: {', '.join(spent)}, all around it {duration(max(0.0, around))}"
 
 
-def show_next_steps(workspace: Workspace, uri: str | None) -> None:
-    """Where to look, as lines that can be copied; `uri` is MLflow's where params name one."""
-    store = uri or f"sqlite:///{_short(workspace.mlflow / 'mlflow.db')}"
+def show_next_steps(workspace: Workspace, params: Params) -> None:
+    """Where to look, as lines that can be copied."""
+    uri = given_uri(params) or f"sqlite:///{_short(embedded_file(workspace))}"
+    store = uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
     model = _short(workspace.compressed)
     rows = [
         ("report", _short(workspace.report)),
-        ("runs and versions", f"mlflow ui --backend-store-uri {store}"),
+        ("runs and versions", without_password(store)),
         ("flow runs", f"PREFECT_HOME={_short(workspace.prefect)} prefect server start"),
         ("model folder", model),
         ("load it", "import compress; from transformers import AutoModelForSequenceClassification"),

@@ -102,6 +102,34 @@ def _lollipops(axis: Axes, ys: list[int], values: list[float], colors: list[str]
     axis.scatter(values, ys, c=colors, s=26, zorder=3, linewidths=0)
 
 
+def two_versions(table: pd.DataFrame, first: str, second: str) -> Markup:
+    """Distortion of every layer in two versions, joined by a line: the hollow mark is `first`.
+
+    Columns: name, first, second; NaN where a version has not compressed the layer.
+    """
+    named = len(table) <= NAMED_LAYERS
+    ys = list(range(len(table)))[::-1]
+    with drawing():
+        figure, axes = canvas(WIDE, 90 + len(ys) * (16 if named else 4))
+        axis = axes[0, 0]
+        bare(axis)
+        axis.grid(axis="x")
+        axis.hlines(ys, table["first"], table["second"], color=GRID, linewidth=2.2)
+        axis.scatter(
+            table["first"], ys, s=30, facecolors=PAPER, edgecolors=REST, zorder=3, label=first
+        )
+        axis.scatter(
+            table["second"], ys, s=30, color=SERIES[0], linewidths=0, zorder=4, label=second
+        )
+        axis.set_xlim(0, table[["first", "second"]].max(axis=None) * 1.08 or 1)
+        axis.set_ylim(-0.8, len(ys) - 0.2)
+        axis.set_yticks(ys if named else [], map(_short, table["name"]) if named else [])
+        axis.tick_params(axis="y", labelsize=10)
+        axis.set_xlabel("relative distortion  ‖W − Ŵ‖² / ‖W‖²")
+        figure.legend(loc="outside upper left", ncols=2, frameon=False)
+        return to_svg(figure, f"Relative distortion of every layer, {first} and {second}")
+
+
 def _short(name: str) -> str:
     """The end of a dotted name, with the number of its block: `encoder.layer.3.a.b` -> `3.a.b`."""
     parts = name.split(".")

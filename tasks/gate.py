@@ -5,6 +5,8 @@ from typing import Literal
 
 from compress.config import GateConfig
 
+PROMOTE = "`shrinkflow promote` makes it champion all the same"
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -12,6 +14,7 @@ class Candidate:
 
     `drop` is in points of score below the uncompressed model, `ratio` is how many times smaller,
     `data_hash` names the held-out rows that gave `score`; every metric is better when higher.
+    `rolled_back` says that somebody has taken it out of use.
     """
 
     score: float
@@ -21,6 +24,7 @@ class Candidate:
     metric: str
     data_hash: str
     version: str | None = None
+    rolled_back: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,9 @@ def decide(candidate: Candidate, champion: Candidate | None, gate: GateConfig) -
 
     A champion is beaten on the same held-out rows and the same metric only: by a higher score, or
     by an equal score in fewer bytes. Scores of different rows or metrics are never compared: such a
-    candidate stays challenger until somebody moves the alias. A version that already is champion
-    stays so even where the gate has become stricter: nothing is taken out of use without a
-    replacement, but `passed` and the reason say so.
+    candidate stays challenger until somebody promotes it, and so does one that somebody has rolled
+    back. A version that already is champion stays so even where the gate has become stricter:
+    nothing is taken out of use without a replacement, but `passed` and the reason say so.
     """
     missed = misses(candidate, gate)
     if champion is not None and champion.version == candidate.version:
@@ -59,6 +63,8 @@ def decide(candidate: Candidate, champion: Candidate | None, gate: GateConfig) -
         return Decision("champion", not missed, reason)
     if missed:
         return Decision("challenger", False, f"gate not passed: {'; '.join(missed)}")
+    if candidate.rolled_back:
+        return Decision("challenger", True, f"gate passed, but was rolled back; {PROMOTE}")
     if champion is None:
         return Decision("champion", True, "gate passed; there was no champion")
     return _against(candidate, champion)
@@ -66,12 +72,13 @@ def decide(candidate: Candidate, champion: Candidate | None, gate: GateConfig) -
 
 def _against(candidate: Candidate, champion: Candidate) -> Decision:
     name = f"the champion (version {champion.version})"
-    by_hand = "cannot be compared; move the alias by hand to replace it"
+    other = None
     if candidate.metric != champion.metric:
-        reason = f"gate passed, but {name} was scored by {champion.metric}: {by_hand}"
-        return Decision("challenger", True, reason)
-    if candidate.data_hash != champion.data_hash:
-        reason = f"gate passed, but {name} was scored on other held-out rows: {by_hand}"
+        other = f"by {champion.metric}"
+    elif candidate.data_hash != champion.data_hash:
+        other = "on other held-out rows"
+    if other:
+        reason = f"gate passed, but {name} was scored {other}: cannot be compared; {PROMOTE}"
         return Decision("challenger", True, reason)
     beaten = (candidate.score, -candidate.bytes) > (champion.score, -champion.bytes)
     reason = (

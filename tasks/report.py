@@ -45,8 +45,8 @@ def write_report(
     return path
 
 
-def render(results: Results, params: Params, registration: dict[str, Any] | None = None) -> str:
-    """The page as text."""
+def templates() -> Environment:
+    """The pages of the project, with the formats that they use."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -61,33 +61,44 @@ def render(results: Results, params: Params, registration: dict[str, Any] | None
         "duration": duration,
         "cell": cell,
     }
+    return environment
+
+
+def render(results: Results, params: Params, registration: dict[str, Any] | None = None) -> str:
+    """The page as text."""
     candidate, layers = results.candidate(), results.layers
-    return environment.get_template("report.html.j2").render(
-        title=params.tracking.model_name,
-        model_source=params.model.source,
-        data_source=params.data.source,
-        rows=results.data.get("rows", {}).get("validation"),
-        metric=candidate.metric,
-        score_before=results.score_before,
-        score_after=candidate.score,
-        drop=candidate.drop,
-        bytes_before=results.bytes_before,
-        bytes_after=candidate.bytes,
-        ratio=candidate.ratio,
-        bits_per_weight=results.metrics["evaluate"].get("bits_per_weight"),
-        gate=params.gate,
-        misses=misses(candidate, params.gate),
-        registration=registration,
-        summary=summary(results),
-        costs=costs(results),
-        rest_dtype=params.quantize.rest,
-        figures=pictures(results, params),
-        groups=results.groups is not None,
-        layers=[] if layers is None else layers.reindex(columns=COLUMNS).to_dict("records"),
-        colors=legend(results),
-        usage=usage(params),
-        parameters=yaml.safe_dump(params.model_dump(exclude_none=True), sort_keys=False, width=72),
-        provenance=provenance(results),
+    return (
+        templates()
+        .get_template("report.html.j2")
+        .render(
+            title=params.tracking.model_name,
+            model_source=params.model.source,
+            data_source=params.data.source,
+            rows=results.data.get("rows", {}).get("validation"),
+            metric=candidate.metric,
+            score_before=results.score_before,
+            score_after=candidate.score,
+            drop=candidate.drop,
+            bytes_before=results.bytes_before,
+            bytes_after=candidate.bytes,
+            ratio=candidate.ratio,
+            bits_per_weight=results.metrics["evaluate"].get("bits_per_weight"),
+            gate=params.gate,
+            misses=misses(candidate, params.gate),
+            registration=registration,
+            summary=summary(results),
+            costs=costs(results),
+            rest_dtype=params.quantize.rest,
+            figures=pictures(results, params),
+            groups=results.groups is not None,
+            layers=[] if layers is None else layers.reindex(columns=COLUMNS).to_dict("records"),
+            colors=legend(results),
+            usage=usage(params),
+            parameters=yaml.safe_dump(
+                params.model_dump(exclude_none=True), sort_keys=False, width=72
+            ),
+            provenance=provenance(results),
+        )
     )
 
 

@@ -42,6 +42,10 @@ class Workspace:
         return self.root / "dvc.yaml"
 
     @property
+    def dvc_lock(self) -> Path:
+        return self.root / "dvc.lock"
+
+    @property
     def artifacts(self) -> Path:
         return self.root / "artifacts"
 

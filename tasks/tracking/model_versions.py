@@ -1,6 +1,7 @@
 """Versions of the registered model: found by content, known by their tags, judged by the gate."""
 
 import json
+from dataclasses import replace
 
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel
@@ -12,11 +13,17 @@ from compress.errors import InputError
 from tasks.formats import size, times
 from tasks.gate import Candidate, Decision, decide
 from tasks.results import Results
-from tasks.tracking.provenance import provenance
+from tasks.tracking import aliases
+from tasks.tracking.provenance import dvc_lock_hash, provenance
 from tasks.workspace import Workspace
 
-CHAMPION, CHALLENGER = "champion", "challenger"
 JUDGED = ("score", "drop", "ratio", "bytes", "metric", "data_hash")  # fields of Candidate, as tags
+KEPT = (  # of provenance
+    "git_commit", "dvc_lock_sha256", "code_sha256", "parent_model", "parent_model_revision",
+    "data_source",
+)  # fmt: skip
+ROLLED_BACK = "rolled_back"  # tag: when and by whom the version was taken out of use
+LOADS = "load_back"  # tag: `passed`, or why it failed
 
 
 def find(client: MlflowClient, name: str, content: str) -> ModelVersion | None:
@@ -63,31 +70,33 @@ def judge(
     client: MlflowClient, version: ModelVersion, results: Results, params: Params
 ) -> Decision:
     """Decides, says so in the version's tags, then moves the alias."""
-    candidate = results.candidate(str(version.version))
+    rolled_back = ROLLED_BACK in version.tags
+    candidate = replace(results.candidate(str(version.version)), rolled_back=rolled_back)
     decision = decide(candidate, _champion(client, version.name), params.gate)
     gate = "passed" if decision.passed else "not passed"
     set_tags(client, version, {"gate": gate, "reason": decision.reason})
-    aliases = client.get_registered_model(version.name).aliases
-    other = CHALLENGER if decision.alias == CHAMPION else CHAMPION
-    client.set_registered_model_alias(version.name, decision.alias, version.version)
-    if str(aliases.get(other)) == str(version.version):
-        client.delete_registered_model_alias(version.name, other)
+    if decision.alias == aliases.CHAMPION:
+        aliases.make_champion(client, version)
+    else:
+        client.set_registered_model_alias(version.name, decision.alias, version.version)
     return decision
 
 
 def _champion(client: MlflowClient, name: str) -> Candidate | None:
     """The present champion as its tags describe it, None where there is none."""
-    version_number = client.get_registered_model(name).aliases.get(CHAMPION)
-    if version_number is None:
-        return None
-    version = client.get_model_version(name, str(version_number))
-    missing = [tag for tag in JUDGED if tag not in version.tags]
+    number = aliases.held(client, name).get(aliases.CHAMPION)
+    return None if number is None else candidate(client.get_model_version(name, number))
+
+
+def candidate(version: ModelVersion) -> Candidate:
+    """A version as its tags describe it. InputError where they are not ours."""
+    tags, name = version.tags, f"{version.name} version {version.version}"
+    missing = [tag for tag in JUDGED if tag not in tags]
     if missing:
         raise InputError(
-            f"{name} version {version.version} is champion but has no tag {', '.join(missing)}: it "
-            "was not registered by shrinkflow; give another tracking.model_name or remove the alias"
+            f"{name} has no tag {', '.join(missing)}: it was not registered by shrinkflow; give "
+            "another tracking.model_name or remove its aliases"
         )
-    tags = version.tags
     return Candidate(
         score=float(tags["score"]),
         drop=float(tags["drop"]),
@@ -96,14 +105,16 @@ def _champion(client: MlflowClient, name: str) -> Candidate | None:
         metric=tags["metric"],
         data_hash=tags["data_hash"],
         version=str(version.version),
+        rolled_back=ROLLED_BACK in tags,
     )
 
 
 def tags(workspace: Workspace, params: Params, results: Results, content: str) -> dict[str, str]:
     """What a version is known by. Numbers are written so that they are read back exactly."""
-    candidate = results.candidate()
-    tags = {name: str(getattr(candidate, name)) for name in JUDGED}
+    judged = results.candidate()
+    tags = {name: str(getattr(judged, name)) for name in JUDGED}
     tags |= {"content_sha256": content, "model_sha256": results.model_hash or ""}
-    kept = ("git_commit", "code_sha256", "parent_model", "parent_model_revision", "data_source")
     made_of = provenance(workspace, params)
-    return tags | {name: made_of[name] for name in kept if name in made_of}
+    if locked := dvc_lock_hash(workspace):
+        made_of["dvc_lock_sha256"] = locked
+    return tags | {name: made_of[name] for name in KEPT if name in made_of}

@@ -20,7 +20,8 @@ from compress.config import Params
 from compress.errors import InputError, ShrinkflowError
 from tasks import results, source
 from tasks.caching import hash_file, hash_folder, key
-from tasks.tracking.connection import reason, store_uri
+from tasks.tracking.connection import reason
+from tasks.tracking_uri import VARIABLE, store_uri
 from tasks.workspace import Workspace
 
 HERE = Path(__file__).parent
@@ -131,7 +132,7 @@ def load_back(workspace: Workspace, params: Params, uri: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "predictions.json"
         command = [sys.executable, "-P", str(HERE / "load_back.py"), uri, str(output)]
-        env = os.environ | {"MLFLOW_TRACKING_URI": store_uri(workspace, params)}
+        env = os.environ | {VARIABLE: store_uri(workspace, params)}
         try:
             done = subprocess.run(
                 command, cwd=folder, env=env, capture_output=True, text=True,

@@ -3,9 +3,12 @@
 import getpass
 import subprocess
 
+import yaml
+
 from compress.config import Params
 from tasks import results, source
-from tasks.workspace import Workspace
+from tasks.caching import key
+from tasks.workspace import STAGES, Workspace
 
 CODE = ("compress.data", "compress.training", "compress.quantization", "compress.evaluation")
 
@@ -18,7 +21,7 @@ def provenance(workspace: Workspace, params: Params) -> dict[str, str]:
         "data_source": params.data.source,
         "mlflow.source.name": "shrinkflow",
         "mlflow.source.type": "LOCAL",
-        "mlflow.user": _user(),
+        "mlflow.user": user(),
     }
     if params.model.revision:
         tags["parent_model_revision"] = params.model.revision
@@ -34,6 +37,19 @@ def data_tags(workspace: Workspace) -> dict[str, str]:
     return {f"data_sha256.{split}": sha for split, sha in hashes.items()}
 
 
+def dvc_lock_hash(workspace: Workspace) -> str | None:
+    """SHA-256 of what dvc.lock says of the stages before `register`; None where it has not all.
+
+    `register` is left out: its own entry, made afterwards, must not change the hash.
+    """
+    path = workspace.dvc_lock
+    found = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"] if path.is_file() else {}
+    before = STAGES[: STAGES.index("register")]
+    if any(stage not in found for stage in before):
+        return None
+    return key(**{stage: found[stage] for stage in before})
+
+
 def git_commit(workspace: Workspace) -> str | None:
     """The commit that is checked out, `-dirty` where tracked files differ; None outside of git."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
@@ -46,7 +62,8 @@ def git_commit(workspace: Workspace) -> str | None:
     return done.stdout.strip() or None
 
 
-def _user() -> str:
+def user() -> str:
+    """Who runs this, by the name of the account."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a container's user without a name

@@ -14,8 +14,6 @@ from tasks.tracking.connection import check_names, connected, reason
 from tasks.tracking.values import scalars
 from tasks.workspace import STAGES, Workspace
 
-LOADS = "load_back"  # tag: `passed`, or why it failed
-
 
 def register(workspace: Workspace, params: Params, parent: str | None = None) -> dict[str, Any]:
     """Registers artifacts/compressed, sets its alias, writes the report and logs it.
@@ -59,6 +57,8 @@ def _register(workspace: Workspace, params: Params, results: Results, run: str) 
             client.set_terminated(child, "FAILED")
             raise
         client.log_artifact(run, str(report.write_report(workspace, params, registration=found)))
+        if workspace.dvc_lock.is_file():
+            client.log_artifact(run, str(workspace.dvc_lock))
         client.log_dict(child, found, "register.json")
         runs.log_metrics(client, child, scalars(found))
         summary = f"{found['name']} version {found['version']}, {found['alias']}"
@@ -81,7 +81,7 @@ def _version(
         version = model_versions.create(client, name, model, run, tags)
     else:
         model_versions.set_tags(client, version, tags)
-    if version.tags.get(LOADS) != "passed":
+    if version.tags.get(model_versions.LOADS) != "passed":
         _load_back(client, version, workspace, params)
     decision = model_versions.judge(client, version, results, params)
     return {
@@ -102,8 +102,8 @@ def _load_back(
     try:
         packaging.load_back(workspace, params, f"models:/{version.name}/{version.version}")
     except ShrinkflowError as error:
-        model_versions.set_tags(client, version, {LOADS: f"failed: {reason(error)}"})
+        model_versions.set_tags(client, version, {model_versions.LOADS: f"failed: {reason(error)}"})
         raise ShrinkflowError(
             f"{version.name} version {version.version} was registered but got no alias: {error}"
         ) from error
-    model_versions.set_tags(client, version, {LOADS: "passed"})
+    model_versions.set_tags(client, version, {model_versions.LOADS: "passed"})

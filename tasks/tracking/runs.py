@@ -10,7 +10,7 @@ from mlflow.entities import Metric, Param, RunTag
 
 from compress.config import Params
 from tasks import results
-from tasks.tracking.connection import connected, experiment_id, without_password
+from tasks.tracking.connection import connected, experiment_id
 from tasks.tracking.provenance import data_tags, provenance
 from tasks.tracking.values import Value, curve, flat, scalars
 from tasks.workspace import Workspace
@@ -21,7 +21,10 @@ MAX_PARAMS, MAX_METRICS, MAX_VALUE = 100, 1000, 6000  # MLflow's limits of one c
 
 
 def start_run(workspace: Workspace, params: Params) -> str:
-    """Opens the parent run of a pipeline run and returns its id."""
+    """Opens the parent run of a pipeline run and returns its id.
+
+    It stores params.yaml in it: so an artifact store that cannot be written to is found here.
+    """
     with connected(workspace, params) as client:
         tags = provenance(workspace, params)
         run = client.create_run(
@@ -29,20 +32,20 @@ def start_run(workspace: Workspace, params: Params) -> str:
             run_name=f"{params.tracking.model_name} {time.strftime('%Y-%m-%d %H:%M')}",
             tags=tags | data_tags(workspace),
         )
-        given = loggable(params)
-        listed = [Param(name, str(value)[:MAX_VALUE]) for name, value in flat(given)]
-        for start in range(0, len(listed), MAX_PARAMS):
-            client.log_batch(run.info.run_id, params=listed[start : start + MAX_PARAMS])
-        client.log_text(run.info.run_id, yaml.safe_dump(given, sort_keys=False), "params.yaml")
+        try:
+            _log_params(client, run.info.run_id, params)
+        except Exception:
+            client.set_terminated(run.info.run_id, "FAILED")
+            raise
         return run.info.run_id
 
 
-def loggable(params: Params) -> dict[str, Any]:
-    """The params as they may be stored where others read them."""
+def _log_params(client: MlflowClient, run: str, params: Params) -> None:
     given = params.model_dump(mode="json")
-    if params.tracking.uri:
-        given["tracking"]["uri"] = without_password(params.tracking.uri)
-    return given
+    listed = [Param(name, str(value)[:MAX_VALUE]) for name, value in flat(given)]
+    for start in range(0, len(listed), MAX_PARAMS):
+        client.log_batch(run, params=listed[start : start + MAX_PARAMS])
+    client.log_text(run, yaml.safe_dump(given, sort_keys=False), "params.yaml")
 
 
 def log_stage(

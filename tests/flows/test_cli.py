@@ -55,6 +55,7 @@ def test_every_problem_is_listed_before_any_work(tiny):
         (["plan", "-S", "model.source=./none"], "none"),
         (["inspect", "."], "config.json"),
         (["evaluate", "none"], "none"),
+        (["promote"], "nothing has been registered here yet"),
     ],
 )
 def test_what_cannot_be_worked_with_is_one_message_and_status_2(tiny, command, word):

@@ -85,3 +85,11 @@ def test_present_champion_keeps_its_alias_under_a_stricter_gate():
     decision = decide(GOOD, GOOD, GateConfig(max_drop=0.5, min_ratio=18))
     assert decision.alias == "champion" and not decision.passed
     assert "no longer passes" in decision.reason
+
+
+@given(candidates, st.none() | candidates.map(lambda c: replace(c, version="1")))
+def test_what_was_rolled_back_is_promoted_by_hand_only(candidate, champion):
+    decision = decide(replace(candidate, rolled_back=True), champion, GATE)
+    assert decision.alias == "challenger"
+    if decision.passed:
+        assert "was rolled back; `shrinkflow promote`" in decision.reason

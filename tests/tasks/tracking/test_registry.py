@@ -12,6 +12,7 @@ from compress.config import load_params
 from compress.errors import InputError, ShrinkflowError
 from tasks import tracking
 from tasks.tracking import packaging
+from tasks.tracking.by_hand import promote, rollback
 from tasks.tracking.connection import connected
 
 
@@ -85,9 +86,8 @@ def test_registration_without_flow_logs_every_stage(project, first):
 
 
 def test_version_predicts_as_the_folder_does(project, first):
-    uri = "models:/tiny@champion"
-    mlflow.set_tracking_uri(tracking.store_uri(project.workspace, project.params))
-    model = mlflow.pyfunc.load_model(uri)
+    with connected(project.workspace, project.params):
+        model = mlflow.pyfunc.load_model("models:/tiny@champion")
     texts = pd.DataFrame({"text": ["the film is great", "flat", "a plot " * 30]})
     found = model.predict(texts)
     expected = packaging.predict(project.workspace, project.params, texts)
@@ -134,13 +134,25 @@ def test_worse_model_is_challenger_and_says_why(project, first):
 def test_challenger_that_does_better_takes_over(project, first):
     found = project.register(score=85.5, ratio=20.0)
     assert (found["version"], found["alias"]) == (2, "champion")
-    assert project.aliases() == {"champion": 2}
+    assert project.aliases() == {"champion": 2, "previous": 1}
     assert float(project.version(2).tags["score"]) == 85.5
+
+
+def test_rolled_back_version_is_not_made_champion_by_the_next_run(project, first):
+    rollback(project.workspace, project.params)
+    assert project.aliases() == {"champion": 1}
+    found = project.register(score=85.5, ratio=20.0)
+    assert (found["version"], found["alias"], found["passed"]) == (2, "challenger", True)
+    assert "rolled back" in found["reason"]
+    assert project.aliases() == {"champion": 1, "challenger": 2}
+    promote(project.workspace, project.params, "challenger")
+    assert project.aliases() == {"champion": 2, "previous": 1}
 
 
 def test_version_that_does_not_load_gets_no_alias(project, first):
     with connected(project.workspace, project.params) as client:
-        client.delete_registered_model_alias("tiny", "champion")
+        for alias in ("champion", "previous"):
+            client.delete_registered_model_alias("tiny", alias)
         source = client.get_model_version("tiny", "2").source.removeprefix("file://")
     project.set_tag(2, "load_back", "not yet")
     weights = f"{source}/artifacts/{project.workspace.compressed.name}/model.safetensors"

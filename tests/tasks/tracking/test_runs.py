@@ -2,14 +2,16 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
+import yaml
 
-from compress.config import load_params
+from compress.errors import ShrinkflowError
 from tasks import tracking
 from tasks.tracking.connection import connected
-from tasks.tracking.provenance import provenance
-from tasks.tracking.runs import loggable
+from tasks.tracking.provenance import dvc_lock_hash
+from tasks.workspace import STAGES, Workspace
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +79,42 @@ def test_layers_are_a_table(logged):
     assert names == {"layers.json", "layers.csv", "groups.csv", "quantize.csv", "quantize.json"}
 
 
-def test_password_of_the_store_is_not_logged(finished):
-    workspace, _ = finished
-    uri = "postgresql://me:secret@host/db"
-    params = load_params(workspace.params_file, [f"tracking.uri={uri}"])
-    assert loggable(params)["tracking"]["uri"] == "postgresql://me:***@host/db"
-    assert "secret" not in json.dumps([loggable(params), provenance(workspace, params)])
+def test_password_of_the_store_is_not_logged(finished, monkeypatch):
+    workspace, params = finished
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workspace.root}/a.db?password=secret")
+    run = tracking.start_run(workspace, params)
+    with connected(workspace, params) as client:
+        found = client.get_run(run)
+        text = client.download_artifacts(run, "params.yaml", str(workspace.root))
+    assert "secret" not in json.dumps([found.data.params, found.data.tags, found.info.run_name])
+    assert "secret" not in Path(text).read_text()
+
+
+def test_run_whose_artifacts_cannot_be_written_is_closed(finished):
+    workspace, params = finished
+    tracking.check(params, workspace)
+    (workspace.mlflow / "artifacts").write_text("in the way")
+    with pytest.raises(ShrinkflowError, match="^MLflow at sqlite"):
+        tracking.start_run(workspace, params)
+    with connected(workspace, params) as client:
+        experiment = client.get_experiment_by_name(params.tracking.experiment).experiment_id
+        (run,) = client.search_runs([experiment])
+    assert run.info.status == "FAILED"
+
+
+def test_lock_of_dvc_is_known_by_what_comes_before_registering(tmp_path):
+    workspace = Workspace(tmp_path)
+    lock = {"schema": "2.0", "stages": {stage: {"cmd": stage} for stage in STAGES}}
+    assert dvc_lock_hash(workspace) is None
+    workspace.dvc_lock.write_text(yaml.safe_dump(lock))
+    before = dvc_lock_hash(workspace)
+    del lock["stages"]["register"]
+    lock["stages"]["somebody's"] = {"cmd": "true"}
+    workspace.dvc_lock.write_text(yaml.safe_dump(lock))
+    assert dvc_lock_hash(workspace) == before
+    lock["stages"]["quantize"]["cmd"] = "other"
+    workspace.dvc_lock.write_text(yaml.safe_dump(lock))
+    assert dvc_lock_hash(workspace) not in (before, None)
+    del lock["stages"]["quantize"]
+    workspace.dvc_lock.write_text(yaml.safe_dump(lock))
+    assert dvc_lock_hash(workspace) is None
