@@ -7,10 +7,23 @@ from torch import Tensor
 
 from compress.errors import InputError
 
+CHUNK = 1 << 22  # elements of a tensor that are worked on at a time where it is not read whole
+
 
 def row_size(shape: Sequence[int]) -> int:
     """Weights in one output row: in_features, embedding dim, or in/groups * kh * kw."""
     return math.prod(shape[1:])
+
+
+def row_ranges(shape: Sequence[int]) -> list[tuple[int, int]]:
+    """Ranges of rows (first, one past the last), in order, that together are a whole tensor.
+
+    Each has about CHUNK elements and (but for the last) a number of rows that 8 divides, so that
+    the codes of its blocks fill whole bytes. A scalar is one row.
+    """
+    count, size = shape[0] if shape else 1, max(1, row_size(shape))
+    step = max(8, CHUNK // size // 8 * 8)
+    return [(low, min(low + step, count)) for low in range(0, count, step)]
 
 
 def block_problem(shape: Sequence[int], block_size: int) -> str | None:

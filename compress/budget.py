@@ -108,13 +108,14 @@ def disk_needed(params: Params, dense: int, compressed: int) -> int:
     return dense * (2 * 2 + 3 * 3 + len(params.quantize.groups)) + 3 * compressed
 
 
-def resource_problems(memory: int, disk: int, workspace: Path) -> list[str]:
+def resource_problems(
+    memory: int, disk: int, workspace: Path, remedy: str = "lower batch_size or max_length"
+) -> list[str]:
     """What this machine lacks for that much memory, and that much disk at `workspace`."""
     problems = []
     if memory > (free := estimates.free_memory()):
         problems.append(
-            f"about {_gib(memory)} of memory are needed, {_gib(free)} are free; "
-            "lower batch_size or max_length"
+            f"about {_gib(memory)} of memory are needed, {_gib(free)} are free; {remedy}"
         )
     place = workspace.absolute()
     while not place.exists():

@@ -17,7 +17,7 @@ from compress.layers import (
     kind_of,
 )
 from compress.replacement import replace
-from compress.selection import LayerRef
+from compress.selection import LayerRef, SelectedLayer
 
 Size = Annotated[int, Field(gt=0, lt=1 << 31)]
 _KINDS = {CompressedConv2d: "conv2d", CompressedEmbedding: "embedding"}
@@ -34,6 +34,18 @@ class LayerEntry(BaseModel):
     shape: Annotated[tuple[Size, ...], Field(min_length=2, max_length=4)]
     method: str
     settings: dict[str, Any]
+
+    @classmethod
+    def of(cls, layer: SelectedLayer) -> "LayerEntry":
+        """The entry of a layer that is to be compressed."""
+        return cls(
+            name=layer.ref.name,
+            aliases=layer.ref.aliases,
+            kind=layer.ref.kind,
+            shape=layer.ref.shape,
+            method=layer.settings.method,
+            settings=layer.settings.model_dump(mode="json"),
+        )
 
     def empty_codec(self) -> Codec:
         """The codec, its tensors still to be read. Raises CheckpointError for bad settings."""

@@ -99,7 +99,7 @@ def make_plan(
         problems.append(str(error))
 
     layers = [layer for layer in selection.layers if not layer.problems()]
-    install(model, [_entry(layer) for layer in layers])
+    install(model, [LayerEntry.of(layer) for layer in layers])
     total_bytes = stored_bytes(model, params.quantize.rest)
     planned = tuple(_plan_layer(layer) for layer in layers)
 
@@ -120,18 +120,6 @@ def make_plan(
         disk=disk,
         problems=tuple(problems),
         notes=selection.notes,
-    )
-
-
-def _entry(layer: SelectedLayer) -> LayerEntry:
-    ref, settings = layer.ref, layer.settings
-    return LayerEntry(
-        name=ref.name,
-        aliases=ref.aliases,
-        kind=ref.kind,
-        shape=ref.shape,
-        method=settings.method,
-        settings=settings.model_dump(mode="json"),
     )
 
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     TextColumn,
@@ -23,7 +25,9 @@ class Bar:
         self._progress = progress
         self._task = progress.add_task(description, total=total, note="")
 
-    def update(self, completed: int, total: int | None = None, note: str = "") -> None:
+    def update(
+        self, completed: int | None = None, total: int | None = None, note: str = ""
+    ) -> None:
         self._progress.update(self._task, completed=completed, total=total, note=note)
 
     def advance(self, steps: int = 1) -> None:
@@ -31,12 +35,14 @@ class Bar:
 
 
 @contextmanager
-def progress_bar(description: str, total: int | None = None) -> Iterator[Bar]:
+def progress_bar(
+    description: str, total: int | None = None, *, unit: Literal["steps", "bytes"] = "steps"
+) -> Iterator[Bar]:
     """A progress line for long work: `with progress_bar("finetune", steps) as bar: ...`."""
     columns = (
         TextColumn("{task.description:<24}"),
         BarColumn(bar_width=32),
-        MofNCompleteColumn(),
+        MofNCompleteColumn() if unit == "steps" else DownloadColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),

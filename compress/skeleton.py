@@ -1,7 +1,9 @@
 """A model without weights, from config.json alone, and where its tensors are in a checkpoint."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -53,3 +55,31 @@ def skeleton(
     except Exception as error:  # a config.json can be wrong in any way
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{folder}: no {task} model can be made from it: {reason}") from None
+
+
+def declared_model(folder: Path | str) -> tuple[nn.Module, dict[str, Any]]:
+    """The model that config.json itself names (`architectures`), on the meta device, ties in place;
+    and config.json as it is.
+
+    Raises InputError where it names none, one that transformers does not know, or is compressed.
+    """
+    import transformers
+
+    path = Path(folder) / "config.json"
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        (name,) = raw["architectures"]
+        cls = getattr(transformers, name)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: names no model under `architectures` ({error})") from None
+    except AttributeError:
+        raise InputError(f"{path}: transformers knows no architecture `{name}`") from None
+    if raw.get("quantization_config"):
+        raise InputError(f"{path}: this model is quantized already; give the one it was made from")
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder)
+        with torch.device("meta"):
+            return cls._from_config(config, dtype=torch.float32), raw
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{folder}: no {name} can be made from it: {reason}") from None

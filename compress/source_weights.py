@@ -25,9 +25,13 @@ def weight_files(folder: Path) -> list[Path]:
         names = sorted(set(json.loads(text)["weight_map"].values()))
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise CheckpointError(f"{folder}: no model.safetensors; only that format is read") from None
-    for name in names:
-        if not isinstance(name, str) or name != Path(name).name or not (folder / name).is_file():
-            raise CheckpointError(f"{index} names {name!r:.200}, which is no file of {folder}")
+    wrong = [
+        repr(name)[:200]
+        for name in names
+        if not isinstance(name, str) or name != Path(name).name or not (folder / name).is_file()
+    ]
+    if wrong:
+        raise CheckpointError(f"{index} names {', '.join(wrong[:9])}, which is no file of {folder}")
     return [folder / name for name in names]
 
 

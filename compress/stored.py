@@ -81,19 +81,35 @@ def stored_bytes(model: nn.Module, rest: str) -> int:
     return safetensors_bytes(layout)
 
 
-def safetensors_bytes(layout: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]) -> int:
+Layout = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
+
+
+def safetensors_bytes(layout: Layout) -> int:
     """Size of a safetensors file of tensors {name: (dtype, shape)}: length, JSON header, data."""
+    header, starts = safetensors_header(layout)
+    sizes = (math.prod(shape) * dtype.itemsize for dtype, shape in layout.values())
+    return max(
+        (start + size for start, size in zip(starts.values(), sizes, strict=True)),
+        default=len(header),
+    )
+
+
+def safetensors_header(layout: Layout) -> tuple[bytes, dict[str, int]]:
+    """What comes before the data in a file of tensors {name: (dtype, shape)}, as the safetensors
+    library writes it, and the first byte of each tensor, in the order of the layout."""
     order = list(DTYPES)
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    end = 0
+    starts, end = {}, 0
     for name, (dtype, shape) in sorted(
         layout.items(), key=lambda item: (order.index(item[1][0]), item[0])
     ):
-        start, end = end, end + math.prod(shape) * dtype.itemsize
+        starts[name], end = end, end + math.prod(shape) * dtype.itemsize
         header[name] = {
             "dtype": DTYPES[dtype],
             "shape": list(shape),
-            "data_offsets": [start, end],
+            "data_offsets": [starts[name], end],
         }
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    return 8 + math.ceil(len(text) / 8) * 8 + end
+    text += b" " * (-len(text) % 8)
+    head = len(text).to_bytes(8, "little") + text
+    return head, {name: len(head) + starts[name] for name in layout}

@@ -139,3 +139,30 @@ def compare(first: Version, second: Version, params: ParamsFile = DEFAULT) -> No
         workspace = workspace_of(params)
         found = compare(workspace, load_params(params), first, second)
         show_comparison(found, write_page(workspace, found))
+
+
+@app.command()
+def stream(
+    source: Annotated[Path, typer.Argument(help="A folder with safetensors and config.json.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write.")],
+    params: Annotated[
+        Path | None,
+        typer.Option("--params", metavar="FILE", help="Its section quantize; else every layer."),
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Quantize a model larger than memory, tensor by tensor, without training."""
+    from flows.session import failures
+
+    with failures():
+        from flows.console import note, show_stream
+        from tasks import streaming
+        from tasks.workspace import Workspace
+
+        started = time.perf_counter()
+        home = params.absolute().parent if params else Path.cwd()
+        settings, seed = streaming.stream_settings(params, overrides or ())
+        layers = Workspace(home).layers
+        done = streaming.stream(source, out, settings, seed=seed, layers=layers)
+        show_stream(out, done, time.perf_counter() - started)
+        note(f"finished layers are kept in {layers}")

@@ -19,6 +19,7 @@ from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
     from compress.plan import Plan
+    from tasks.streaming import StreamSummary
 
 SHOWN_REASONS = 3
 SETTINGS = ("block_size", "codebook_size", "row_scale")
@@ -133,6 +134,26 @@ def show_scores(folder: Path, facts: dict[str, Any]) -> None:
     table.add_row(facts["metric"], f"{facts['score']:.2f}")
     table.add_row("held-out rows", f"{facts['rows']:,}")
     table.add_row("size on disk", size(facts["bytes"]))
+    output.print(table)
+
+
+def show_stream(folder: Path, done: "StreamSummary", seconds: float) -> None:
+    """The result of `shrinkflow stream`."""
+    table = Table(show_header=False)
+    found = f", {done.found} of them found finished" if done.found else ""
+    for name, text in (
+        ("model", str(folder)),
+        ("compressed layers", f"{done.layers}{found}"),
+        ("other tensors", str(done.others)),
+        ("size of the source", size(done.bytes_before)),
+        ("size on disk", size(done.bytes_after)),
+        ("ratio", f"{done.bytes_before / done.bytes_after:.1f}x"),
+        ("relative distortion", f"{done.relative_distortion:.4f}"),
+        ("largest tensor", size(done.largest)),
+        ("peak memory", size(done.peak_memory)),
+        ("time", duration(seconds)),
+    ):
+        table.add_row(name, text)
     output.print(table)
 
 

@@ -48,7 +48,12 @@ def timed(workspace: Workspace, stage: str) -> Iterator[dict[str, Any]]:
     more: dict[str, Any] = {}
     yield more
     seconds = time.perf_counter() - started
-    facts = {"start": start, "end": start + seconds, "seconds": seconds, "peak_memory": _peak()}
+    facts = {
+        "start": start,
+        "end": start + seconds,
+        "seconds": seconds,
+        "peak_memory": peak_memory(),
+    }
     path = workspace.timings(stage)
     write_json(path, facts | more)
     (path.parent / ".gitignore").write_text("*\n", encoding="utf-8")
@@ -62,7 +67,7 @@ def _reset_peak() -> None:
         return
 
 
-def _peak() -> int:
+def peak_memory() -> int:
     """Bytes of the most memory that was resident since the last reset, or else ever."""
     try:
         for line in Path("/proc/self/status").read_text().splitlines():

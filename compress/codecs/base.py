@@ -72,6 +72,21 @@ class Codec(nn.Module):
         ]
 
     @classmethod
+    def fit_rows(
+        cls,
+        rows: Callable[[int, int], Tensor],
+        shape: Sequence[int],
+        settings: Any,
+        *,
+        seed: int = 0,
+    ) -> tuple[Self, FitReport]:
+        """Compresses a weight of `shape` that is read in parts: `rows(low, high)` gives some rows.
+
+        A method that needs the whole weight reads it at once; one that does not overrides this.
+        """
+        return cls.fit(rows(0, shape[0]), settings, seed=seed)
+
+    @classmethod
     def empty(cls, shape: Sequence[int], settings: Any) -> Self:
         """A codec whose tensors have the right shapes and dtypes, to be filled from a file.
 

@@ -1,8 +1,9 @@
 """Product quantization: every block of a weight is one of k centroids (Jegou et al. 2011, iPQ)."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Self
 
 import torch
@@ -11,11 +12,14 @@ from torch import Tensor, nn
 from compress.blocks import block_problem, from_blocks, row_size, to_blocks
 from compress.codecs.base import Codec, FitReport, register, sum_of_squares
 from compress.codecs.gather import Bags, gather, make_bags
+from compress.codecs.product_parts import cluster_parts, encode_parts
 from compress.config import CodebookConfig
 from compress.errors import InputError
 from compress.kmeans import KMeansResult, fit_batched
 from compress.kmeans import fit as fit_codebook
 from compress.packing import bits_for, pack, packed_size, unpack
+
+WHOLE = 1 << 23  # weights that are clustered together; a larger weight, read in parts, is sampled
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class ProductCodec(Codec):
         started = time.perf_counter()
         codec, weight = cls._prepared(weight, settings)
         result = fit_codebook(
-            codec._points(weight),
+            codec.points(weight),
             settings.codebook_size,
             seeding=settings.seeding,
             empties=settings.empties,
@@ -110,7 +114,7 @@ class ProductCodec(Codec):
         started = time.perf_counter()
         prepared = [cls._prepared(weight, settings) for weight in weights]
         results = fit_batched(
-            torch.stack([codec._points(weight) for codec, weight in prepared]),
+            torch.stack([codec.points(weight) for codec, weight in prepared]),
             settings.codebook_size,
             iterations=settings.iterations,
             seed=seeds,
@@ -123,6 +127,33 @@ class ProductCodec(Codec):
             (codec, codec._report(weight, result, seconds))
             for (codec, weight), result in zip(prepared, results, strict=True)
         ]
+
+    @classmethod
+    @torch.no_grad()
+    def fit_rows(
+        cls,
+        rows: Callable[[int, int], Tensor],
+        shape: Sequence[int],
+        settings: CodebookConfig,
+        *,
+        seed: int = 0,
+    ) -> tuple[Self, ProductReport]:
+        """`fit` for a weight of which `rows(low, high)` gives a part: with the same result up to
+        WHOLE weights. Of a larger one a weighted sample of about that many weights is clustered;
+        then every block gets its code, a part at a time. Raises InputError as `fit` does.
+        """
+        if prod(shape) <= WHOLE:
+            return cls.fit(rows(0, shape[0]), settings, seed=seed)
+        started = time.perf_counter()
+        if problems := cls.problems(shape, settings):
+            raise InputError("; ".join(problems))
+        codec = cls(shape, settings)
+        result = cluster_parts(codec, rows, WHOLE, seed)
+        codec.codebook.copy_(result.codebook)
+        codec.round_stored()
+        Codec.check(codec)  # the codes are still to come
+        error, energy, usage = encode_parts(codec, rows)
+        return codec, codec._summary(error, energy, usage, result, time.perf_counter() - started)
 
     @classmethod
     def _prepared(cls, weight: Tensor, settings: CodebookConfig) -> tuple[Self, Tensor]:
@@ -141,23 +172,28 @@ class ProductCodec(Codec):
         self.round_stored()
         self.check()
 
-    def _points(self, weight: Tensor) -> Tensor:
-        """The blocks to cluster, (n, d); sets the row scales."""
+    def points(self, weight: Tensor, low: int = 0) -> Tensor:
+        """The blocks to cluster of rows from `low` on, (n, d); sets their row scales."""
         if self.row_scale is not None:
             scale = weight.flatten(1).std(dim=1, correction=0).half().float()  # (out,) as stored
             scale[scale == 0] = 1.0
-            self.row_scale.copy_(scale)
+            self.row_scale[low : low + len(scale)] = scale
             weight = weight.flatten(1) / scale[:, None]
         return to_blocks(weight, self.settings.block_size)
 
     def _report(self, weight: Tensor, result: Any, seconds: float) -> ProductReport:
         energy = sum_of_squares(weight)
         error = sum_of_squares(weight - self.decode())
-        size = self.tensor_bytes(self.shape, self.settings)
         usage = torch.bincount(self._indices(), minlength=self.settings.codebook_size)
+        return self._summary(error, energy, usage, result, seconds)
+
+    def _summary(
+        self, error: float, energy: float, usage: Tensor, result: Any, seconds: float
+    ) -> ProductReport:
+        size = self.tensor_bytes(self.shape, self.settings)
         return ProductReport(
             relative_distortion=error / energy if energy else 0.0,
-            bits_per_weight=size * 8 / weight.numel(),
+            bits_per_weight=size * 8 / prod(self.shape),
             bytes=size,
             seconds=seconds,
             empty_initial=result.empty_trace[0] if result.empty_trace else 0,

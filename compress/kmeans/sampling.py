@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
 
-from compress.kmeans.points import Points
+from compress.kmeans.points import Points, prepare
 from compress.kmeans.sums import cumulative
 
 _CHUNK = 32767  # values at a time: torch keeps to one thread below 2^15 ...
@@ -35,6 +35,24 @@ def coreset(points: Points, size: int, generators: Sequence[torch.Generator]) ->
     if drawn.weights is not None:
         share = share * drawn.weights
     return replace(drawn, weights=share.float())
+
+
+def sample_parts(
+    parts: Iterable[torch.Tensor], n: int, size: int, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A coreset of about `size` of n points that come in parts (m, d), one at a time.
+
+    The coresets of the parts, each in proportion to its points, are together one of the whole.
+    Returns points (s, d) float32 and their weights (s,). InputError for NaN or Inf.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    points, weights = [], []
+    for part in parts:
+        drawn = coreset(prepare(part[None]), -(-size * len(part) // n), [generator])
+        points.append(drawn.values[0])
+        even = torch.ones(len(drawn.values[0]))
+        weights.append(even if drawn.weights is None else drawn.weights[0, :, 0])
+    return torch.cat(points), torch.cat(weights)
 
 
 def thin(points: Points, size: int, generators: Sequence[torch.Generator]) -> Points:

@@ -3,10 +3,13 @@
 import torch
 from torch import nn
 from transformers import (
+    AutoModelForCausalLM,
     AutoModelForImageClassification,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     BertConfig,
+    GPT2Config,
+    LlamaConfig,
     ResNetConfig,
     RobertaConfig,
 )
@@ -48,6 +51,18 @@ def masked_lm() -> nn.Module:
     return AutoModelForMaskedLM.from_config(BertConfig(**SIZES))
 
 
+def llama() -> nn.Module:
+    """A decoder whose lm_head is tied to its embeddings."""
+    return AutoModelForCausalLM.from_config(LlamaConfig(**SIZES, tie_word_embeddings=True))
+
+
+def gpt2() -> nn.Module:
+    """Its projections are Conv1D, which is left alone; embeddings and the tied head are Linear."""
+    return AutoModelForCausalLM.from_config(
+        GPT2Config(vocab_size=120, n_embd=32, n_layer=1, n_head=2)
+    )
+
+
 def resnet() -> nn.Module:
     config = ResNetConfig(
         embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=3
@@ -62,6 +77,8 @@ MODELS = {
     "roberta": (roberta, text_input),
     "bert": (bert, text_input),
     "masked-lm": (masked_lm, text_input),
+    "llama": (llama, text_input),
+    "gpt2": (gpt2, text_input),
     "resnet": (resnet, image_input),
 }
 

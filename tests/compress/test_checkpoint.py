@@ -10,6 +10,7 @@ import torch
 from models import MODELS, compress, image_input, make, text_input
 from transformers import (
     AutoModel,
+    AutoModelForCausalLM,
     AutoModelForImageClassification,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
@@ -23,6 +24,8 @@ AUTO = {
     "roberta": AutoModelForSequenceClassification,
     "bert": AutoModelForSequenceClassification,
     "masked-lm": AutoModelForMaskedLM,
+    "llama": AutoModelForCausalLM,
+    "gpt2": AutoModelForCausalLM,
     "resnet": AutoModelForImageClassification,
 }
 

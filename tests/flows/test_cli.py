@@ -74,3 +74,23 @@ def test_a_stage_of_an_unknown_name_is_refused(tiny):
     done = call(tiny, "python", "-m", "flows.stages", "nothing")
     assert done.returncode == 2
     assert "prepare, pretrain" in done.stderr
+
+
+def test_stream_writes_a_model_and_keeps_its_layers(tiny):
+    done = call(tiny, "shrinkflow", "stream", "model", "out", "-S", "quantize.codebook_size=8")
+    assert done.returncode == 0, done.stderr
+    for word in ("compressed layers", "size on disk", "relative distortion", "peak memory"):
+        assert word in done.stdout
+    shown = call(tiny, "shrinkflow", "inspect", "out")
+    assert "bert.encoder.layer.1.output.dense" in shown.stdout
+    again = call(tiny, "shrinkflow", "stream", "model", "out", "--params", "params.yaml")
+    assert again.returncode == 0, again.stderr
+
+
+def test_stream_names_every_problem(tiny):
+    groups = "quantize.groups=[{name: a, layers: ['**.nothing']}, {name: b, layers: ['**.query'],"
+    message = fails(tiny, "stream", "model", "model", "-S", f"{groups} block_size: 7}}]")
+    for word in ("**.nothing", "block size 7", "replace its source"):
+        assert word in message
+    assert "no model" in fails(tiny, "stream", "none", "out")
+    assert not (tiny / "out").exists()
