@@ -37,6 +37,13 @@ def block_problem(shape: Sequence[int], block_size: int) -> str | None:
     return f"block size {block_size} does not divide the {size} inputs of a row; {fits} would"
 
 
+def row_scales(weight: Tensor) -> Tensor:
+    """The standard deviation of each row of `weight` (out, ...), as fp16 stores it; 1 for 0."""
+    scale = weight.flatten(1).std(dim=1, correction=0).half().float()  # (out,)
+    scale[scale == 0] = 1.0
+    return scale
+
+
 def to_blocks(weight: Tensor, block_size: int) -> Tensor:
     """Blocks (n, d) of a weight (out, ...), row by row; a view where the weight is contiguous.
 

@@ -147,6 +147,19 @@ class RecoveryConfig(TrainingConfig):
     label_weight: Annotated[float, Field(ge=0)] = 0.0
 
 
+class BudgetConfig(Section):
+    """The size of model.safetensors: decimal megabytes, or how much smaller than fp32 it is."""
+
+    megabytes: Annotated[float, Field(gt=0)] | None = None
+    ratio: Annotated[float, Field(gt=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> "BudgetConfig":
+        if (self.megabytes is None) == (self.ratio is None):
+            raise ValueError("give either `megabytes` or `ratio`")
+        return self
+
+
 class QuantizeConfig(CodebookConfig):
     """Group by group: cluster the layers, then finetune the centroids and the rest."""
 

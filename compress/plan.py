@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import nn
 
-from compress import budget
+from compress import resources
 from compress.codecs.base import codec_class
 from compress.config import Params
 from compress.errors import CheckpointError
@@ -103,9 +103,9 @@ def make_plan(
     total_bytes = stored_bytes(model, params.quantize.rest)
     planned = tuple(_plan_layer(layer) for layer in layers)
 
-    memory = budget.memory_by_stage(params, shape, layers)
-    disk = budget.disk_needed(params, dense_bytes, total_bytes)
-    problems += budget.resource_problems(max(memory.values()), disk, Path(workspace))
+    memory = resources.memory_by_stage(params, shape, layers)
+    disk = resources.disk_needed(params, dense_bytes, total_bytes)
+    problems += resources.resource_problems(max(memory.values()), disk, Path(workspace))
     weights = sum(prod(layer.shape) for layer in planned)
     stored = sum(layer.bytes for layer in planned)
     return Plan(
@@ -116,7 +116,7 @@ def make_plan(
         ratio=dense_bytes / total_bytes,
         bits_per_weight=8 * stored / weights if weights else 0.0,
         memory=memory,
-        seconds=budget.seconds_by_stage(params, shape, layers, rows),
+        seconds=resources.seconds_by_stage(params, shape, layers, rows),
         disk=disk,
         problems=tuple(problems),
         notes=selection.notes,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from compress.codecs.base import Codec
 from compress.precision import round_to_half, stored
 
+Layout = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 # The order in which safetensors lays tensors out: by dtype, then by name.
 DTYPES = {
     torch.int64: "I64",
@@ -69,6 +70,11 @@ def stored_bytes(model: nn.Module, rest: str) -> int:
 
     Exact, but for tensors with values beyond fp16, which are counted as fp16 and stored as fp32.
     """
+    return safetensors_bytes(stored_layout(model, rest))
+
+
+def stored_layout(model: nn.Module, rest: str) -> Layout:
+    """{name: (dtype, shape)} of the tensors in that file; tied ones once, under the first name."""
     codecs = codec_tensors(model)
     seen: set[int] = set()
     layout: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
@@ -78,10 +84,7 @@ def stored_bytes(model: nn.Module, rest: str) -> int:
         seen.add(id(tensor))
         half = tensor.is_floating_point() and (rest == "float16" or name in codecs)
         layout[name] = (torch.float16 if half else tensor.dtype, tuple(tensor.shape))
-    return safetensors_bytes(layout)
-
-
-Layout = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
+    return layout
 
 
 def safetensors_bytes(layout: Layout) -> int:

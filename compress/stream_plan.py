@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from torch import nn
 
-from compress import budget, estimates
+from compress import estimates, resources
 from compress.codecs.base import codec_class
 from compress.codecs.product import WHOLE
 from compress.config import GroupConfig, QuantizeConfig, describe
@@ -94,7 +94,9 @@ def plan_stream(
     )
     if not problems:
         disk = disk_share * output_bytes(plan)
-        problems += budget.resource_problems(memory_needed(plan), disk, out, "end other programs")
+        problems += resources.resource_problems(
+            memory_needed(plan), disk, out, "end other programs"
+        )
     if problems:
         raise PlanError(problems)
     return plan

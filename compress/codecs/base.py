@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from compress.errors import InputError
 
 T = TypeVar("T", bound="type[Codec]")
+SAMPLED_WEIGHTS = 1 << 18
 _CODECS: dict[str, "type[Codec]"] = {}
 
 
@@ -106,6 +107,24 @@ class Codec(nn.Module):
             tensors = cls.empty(shape, settings).state_dict().values()
         return sum(t.numel() * (2 if t.is_floating_point() else t.element_size()) for t in tensors)
 
+    @classmethod
+    def candidates(cls, shape: Sequence[int], nominal: Any) -> list[Any]:
+        """The settings worth trying for a weight of `shape` under a size budget; none by default.
+
+        `nominal` are those of the layer's group: what of them does not change the size is kept.
+        """
+        return []
+
+    @classmethod
+    def expected_distortion(cls, weight: Tensor, settings: Any, *, seed: int = 0) -> float:
+        """About the relative distortion that `fit` would report, from a part of the weight only.
+
+        Here: a fit of at most `SAMPLED_WEIGHTS` weights in whole rows, evenly spaced.
+        """
+        rows = max(1, SAMPLED_WEIGHTS // max(1, weight[0].numel()))
+        step = max(1, -(-len(weight) // rows))
+        return cls.fit(weight[::step].contiguous(), settings, seed=seed)[1].relative_distortion
+
     def check(self) -> None:
         """Raises InputError when the tensors, read from a file, cannot be a weight."""
         for name, tensor in self.state_dict().items():
@@ -150,7 +169,7 @@ def methods() -> dict[str, type[Codec]]:
 
 def codec_class(method: str) -> type[Codec]:
     """The class of a method. Raises InputError, with the known names, for an unknown one."""
-    known = methods()
+    known = _CODECS if method in _CODECS else methods()
     if method not in known:
         raise InputError(f"unknown method `{method}`; there are {', '.join(known)}")
     return known[method]

@@ -9,9 +9,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from compress.blocks import block_problem, from_blocks, row_size, to_blocks
+from compress.blocks import block_problem, from_blocks, row_scales, row_size, to_blocks
 from compress.codecs.base import Codec, FitReport, register, sum_of_squares
 from compress.codecs.gather import Bags, gather, make_bags
+from compress.codecs.product_curve import product_candidates, sampled_distortion
 from compress.codecs.product_parts import cluster_parts, encode_parts
 from compress.config import CodebookConfig
 from compress.errors import InputError
@@ -175,8 +176,7 @@ class ProductCodec(Codec):
     def points(self, weight: Tensor, low: int = 0) -> Tensor:
         """The blocks to cluster of rows from `low` on, (n, d); sets their row scales."""
         if self.row_scale is not None:
-            scale = weight.flatten(1).std(dim=1, correction=0).half().float()  # (out,) as stored
-            scale[scale == 0] = 1.0
+            scale = row_scales(weight)
             self.row_scale[low : low + len(scale)] = scale
             weight = weight.flatten(1) / scale[:, None]
         return to_blocks(weight, self.settings.block_size)
@@ -204,6 +204,16 @@ class ProductCodec(Codec):
             empty_trace=list(result.empty_trace),
             usage=usage.tolist(),
         )
+
+    @classmethod
+    def candidates(cls, shape: Sequence[int], nominal: Any) -> list[CodebookConfig]:
+        return product_candidates(shape, nominal)
+
+    @classmethod
+    def expected_distortion(
+        cls, weight: Tensor, settings: CodebookConfig, *, seed: int = 0
+    ) -> float:
+        return sampled_distortion(weight, settings, seed)
 
     def decode(self) -> Tensor:
         indices = self._indices()

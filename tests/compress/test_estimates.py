@@ -3,8 +3,8 @@ import torch
 from models import make
 
 from compress import estimates
-from compress.budget import resource_problems
 from compress.estimates import Shape
+from compress.resources import resource_problems
 
 MINILM = Shape(
     parameters=22_713_986, matrices=10_765_056, hidden=384, depth=6, heads=12, vocabulary=30_522

@@ -1,0 +1,150 @@
+"""From curves and sensitivities to the settings of every layer, within a size budget."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from compress.allocation.candidates import layer_candidates
+from compress.allocation.sizes import FileSizes
+from compress.allocation.solver import frontier, lower_bound, solve
+from compress.codecs.base import codec_class
+from compress.config import BudgetConfig, QuantizeConfig
+from compress.errors import InputError
+from compress.selection import SelectedLayer
+
+
+@dataclass(frozen=True)
+class Allocated:
+    """What one layer gets; `damage` is what that is predicted to add to the loss."""
+
+    name: str
+    group: str
+    settings: Any
+    bytes: int
+    distortion: float
+    damage: float
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """The best that was found for `limit` bytes. Sizes in bytes of the file, header included.
+
+    bound: no allocation within the limit is predicted to do less damage. frontier: the least
+    damage (relative to `worst`, that of the smallest file) at sizes from the least to the largest.
+    """
+
+    layers: tuple[Allocated, ...]
+    limit: int
+    bytes: int
+    damage: float
+    bound: float
+    worst: float
+    frontier: tuple[tuple[float, float], ...]
+
+    @property
+    def gap(self) -> float:
+        """At most this part of the damage could be avoided at the same size."""
+        return max(0.0, 1.0 - self.bound / self.damage) if self.damage > 0 else 0.0
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """By layer."""
+        return {layer.name: layer.settings for layer in self.layers}
+
+
+def limit_of(budget: BudgetConfig, dense: int) -> int:
+    """The budget in bytes; `dense`: bytes of the uncompressed file in fp32."""
+    if budget.megabytes is not None:
+        return int(budget.megabytes * 1_000_000)
+    assert budget.ratio is not None
+    return int(dense / budget.ratio)
+
+
+def allocate(
+    sizes: FileSizes,
+    layers: Sequence[SelectedLayer],
+    curves: Mapping[str, Mapping[str, Any]],
+    sensitivity: Mapping[str, float],
+    budget: BudgetConfig,
+) -> Allocation:
+    """Least predicted damage whose file is never larger than the budget.
+
+    curves: what `measure` returned, by layer; sensitivity: mean of E[g^2] over a layer's weights,
+    so that half of it times ||W - What||^2 is the layer's damage. Raises InputError, with the least
+    and the largest size, for a budget that no choice fits.
+    """
+    limit = limit_of(budget, sizes.dense)
+    options = [_options(layer, curves[layer.ref.name], sensitivity) for layer in layers]
+    names = [layer.ref.name for layer in layers]
+    costs = [
+        [float(sizes.of(name, option.settings)) for option in row]
+        for name, row in zip(names, options, strict=True)
+    ]
+    damages = [[option.damage for option in row] for row in options]
+
+    def chosen(picks: Sequence[int]) -> dict[str, Any]:
+        return {n: row[j].settings for n, row, j in zip(names, options, picks, strict=True)}
+
+    def damage(picks: Sequence[int]) -> float:
+        return sum(row[j] for row, j in zip(damages, picks, strict=True))
+
+    least = [min(range(len(row)), key=row.__getitem__) for row in costs]
+    if sizes.exact(chosen(least)) > limit:
+        raise infeasible(limit, sizes.exact(chosen(least)), _largest(sizes, names, options))
+    capacity = limit - sizes.rest
+    picks = solve(costs, damages, capacity) or least
+    # The parts of the sum are upper bounds of header entries: what they overstate may be spent.
+    over = sizes.rest + sum(row[j] for row, j in zip(costs, picks, strict=True))
+    over -= sizes.exact(chosen(picks))
+    again = solve(costs, damages, capacity + over) or least
+    if sizes.exact(chosen(again)) <= limit and damage(again) < damage(picks):
+        picks = again
+    sweep = frontier(costs, damages)
+    return Allocation(
+        layers=tuple(row[j] for row, j in zip(options, picks, strict=True)),
+        limit=limit,
+        bytes=sizes.exact(chosen(picks)),
+        damage=damage(picks),
+        bound=max(0.0, lower_bound(costs, damages, capacity + sizes.slack)),
+        worst=sweep[0][1],
+        frontier=tuple((size + sizes.rest, max(0.0, harm)) for size, harm in sweep),
+    )
+
+
+def infeasible(limit: int, least: int, largest: int) -> InputError:
+    """The error for a budget that no allocation meets."""
+    return InputError(
+        f"quantize.budget: {limit:,} bytes are too few: with these groups the file has from "
+        f"{least:,} to {largest:,} bytes; raise the budget or add layers to the groups"
+    )
+
+
+def size_range(
+    sizes: FileSizes, layers: Sequence[SelectedLayer], quantize: QuantizeConfig
+) -> tuple[int, int]:
+    """The least and the largest file that any budget can give, in bytes; nothing is measured."""
+    picks: list[dict[str, Any]] = [{}, {}]
+    for layer in layers:
+        found = sorted(
+            layer_candidates(layer, quantize),
+            key=lambda s: codec_class(s.method).tensor_bytes(layer.ref.shape, s),
+        )
+        picks[0][layer.ref.name], picks[1][layer.ref.name] = found[0], found[-1]
+    return sizes.exact(picks[0]), sizes.exact(picks[1])
+
+
+def _options(
+    layer: SelectedLayer, curve: Mapping[str, Any], sensitivity: Mapping[str, float]
+) -> list[Allocated]:
+    name = layer.ref.name
+    weight = 0.5 * sensitivity[name] * curve["energy"]
+    found = []
+    for point in curve["points"]:
+        settings = codec_class(point["settings"]["method"]).Settings(**point["settings"])
+        size, distortion = point["bytes"], point["distortion"]
+        found.append(Allocated(name, layer.group, settings, size, distortion, weight * distortion))
+    return found
+
+
+def _largest(sizes: FileSizes, names: Sequence[str], options: Sequence[Sequence[Allocated]]) -> int:
+    return sizes.exact({n: row[-1].settings for n, row in zip(names, options, strict=True)})

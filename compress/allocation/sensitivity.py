@@ -1,0 +1,108 @@
+"""How much each weight matters to the loss: the diagonal of the Gauss-Newton matrix, by layer.
+
+The loss is that of the recovery (compress.distillation): zero, with zero gradient, where student
+and teacher are equal. Its second order there is 1/2 dw' J'HJ dw, with J the outputs' Jacobian and H
+the loss's Hessian in the outputs. For r with E[rr'] = H the gradient g of <r, outputs> has
+E[gg'] = J'HJ: one backward pass a draw, whatever the loss and the encoder, without labels
+(Schraudolph 2002; Martens and Grosse 2015, section 5). The errors of a codec are taken as
+uncorrelated with one another and with g^2: a layer's damage is 1/2 mean(E[g^2]) ||W - What||^2.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
+
+from compress.config import RecoveryConfig
+from compress.progress import progress_bar
+from compress.rows import Rows
+from compress.selection import LayerRef
+
+BATCHES, BATCH_SIZE = 8, 16
+
+
+def sensitivity(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Rows,
+    refs: Sequence[LayerRef],
+    recovery: RecoveryConfig,
+    *,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Mean over each layer's weights of the diagonal of the Gauss-Newton matrix, by name.
+
+    One draw for each of BATCHES batches of rows, evenly spaced. The same for the same seed and
+    number of threads.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model.eval().requires_grad_(False).to(device)
+    weights = {ref.name: model.get_parameter(ref.tensor).requires_grad_() for ref in refs}
+    total = dict.fromkeys(weights, 0.0)
+    generator = torch.Generator().manual_seed(seed)
+    batches = list(_batches(rows, tokenizer))
+    with progress_bar("sensitivity", len(batches)) as bar:
+        for batch in batches:
+            inputs = {name: value.to(device) for name, value in batch.items() if name != "labels"}
+            outputs = model(**inputs, output_hidden_states=recovery.hidden_weight > 0)
+            probe = random_projection(outputs, inputs["attention_mask"], recovery, generator)
+            grads = torch.autograd.grad(probe, list(weights.values()), allow_unused=True)
+            for name, grad in zip(weights, grads, strict=True):
+                if grad is not None:
+                    total[name] += float(grad.float().square().mean()) / len(batches)
+            bar.advance()
+    return total
+
+
+def uniform(curves: Mapping[str, Mapping[str, Any]], layers: Iterable[Any]) -> dict[str, float]:
+    """Without data: as if the same relative error did the same harm to every weight of the model.
+
+    curves: `measure` by layer; layers: SelectedLayer."""
+    found = {}
+    for layer in layers:
+        energy = curves[layer.ref.name]["energy"]
+        found[layer.ref.name] = 2.0 * _weights(layer.ref) / energy if energy else 0.0
+    return found
+
+
+def random_projection(
+    outputs: Any, mask: Tensor, recovery: RecoveryConfig, generator: torch.Generator
+) -> Tensor:
+    """<r, outputs> for a random r with E[rr'] the Hessian of the recovery loss in the outputs.
+
+    Hidden states, a layer of L, on the kept tokens: 2 w / (L ||t||^2) I. Logits of n rows at
+    temperature T: w / n (diag(p) - pp'), the covariance of sqrt(p) e - p <sqrt(p), e> for signs e.
+    (One-hot minus p for a class drawn from p has it, too, but where the model is sure of itself
+    all of it would come from a few rare draws.)
+    """
+    logits = outputs.logits.float()  # (rows, classes)
+    p = (logits.detach() / recovery.temperature).softmax(-1)
+    signed = p.sqrt() * _signs(p, generator)  # (rows, classes)
+    r = signed - p * signed.sum(-1, keepdim=True)
+    probe = (recovery.logits_weight / len(p)) ** 0.5 * (r * logits).sum()
+    if recovery.hidden_weight > 0:
+        keep = mask.bool()
+        states = outputs.hidden_states
+        for state in states:
+            kept = state[keep].float()  # (kept tokens, hidden)
+            scale = 2 * recovery.hidden_weight / (len(states) * kept.detach().square().sum())
+            probe = probe + scale.sqrt() * (_signs(kept, generator) * kept).sum()
+    return probe
+
+
+def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
+    return (torch.randint(2, like.shape, generator=generator) * 2 - 1).to(like)
+
+
+def _batches(rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Iterator[dict[str, Tensor]]:
+    collate = DataCollatorWithPadding(tokenizer)
+    wanted = min(len(rows), BATCHES * BATCH_SIZE)
+    chosen = [rows[i * len(rows) // wanted] for i in range(wanted)]
+    for start in range(0, wanted, BATCH_SIZE):
+        yield collate(chosen[start : start + BATCH_SIZE])
+
+
+def _weights(ref: LayerRef) -> int:
+    return torch.Size(ref.shape).numel()

@@ -1,0 +1,78 @@
+"""Distortion from a sample against whole fits, and what the other methods get."""
+
+import itertools
+
+import pytest
+import torch
+
+from compress.allocation.curves import measure, undominated
+from compress.codecs import codec_class
+from compress.codecs.base import Codec
+from compress.codecs.product_curve import product_candidates, sizes
+from compress.config import CodebookConfig
+
+
+def weight(kind, shape=(512, 512)):
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(shape, generator=generator)
+    if kind == "rows":  # rows of very different size, and heavy tails
+        values = values * values.abs().sqrt() * torch.rand(shape[0], 1, generator=generator)
+    return values
+
+
+@pytest.mark.parametrize("kind", ["normal", "rows"])
+@pytest.mark.parametrize("d, k, scale", [(4, 64, False), (4, 1024, True), (8, 256, True)])
+def test_a_sample_tells_what_a_whole_fit_will_give(kind, d, k, scale):
+    settings = CodebookConfig(block_size=d, codebook_size=k, row_scale=scale)
+    product, values = codec_class("product"), weight(kind)
+    expected = product.expected_distortion(values, settings)
+    assert expected == product.expected_distortion(values, settings)
+    assert expected == pytest.approx(product.fit(values, settings)[1].relative_distortion, rel=0.12)
+
+
+def test_a_curve_falls_and_says_exact_bytes():
+    values = weight("rows", (256, 64))
+    candidates = product_candidates(values.shape, CodebookConfig())
+    curve = measure(values, candidates, seed=3)
+    assert curve == measure(values, candidates, seed=3)
+    assert curve["energy"] == pytest.approx(float(values.square().sum()))
+    points = curve["points"]
+    assert 5 < len(points) <= len(candidates)
+    for small, large in itertools.pairwise(points):
+        assert small["bytes"] < large["bytes"] and small["distortion"] > large["distortion"]
+    for point in points[:: len(points) // 3]:
+        _, report = codec_class("product").fit(values, CodebookConfig(**point["settings"]))
+        assert report.bytes == point["bytes"]
+
+
+def test_dominated_candidates_are_left_out():
+    raw = [(5, 0.5), (5, 0.4), (7, 0.45), (9, 0.1), (3, 0.9), (9, 0.1)]
+    points = [{"bytes": b, "distortion": d} for b, d in raw]
+    assert [(p["bytes"], p["distortion"]) for p in undominated(points)] == [
+        (3, 0.9), (5, 0.4), (9, 0.1),
+    ]  # fmt: skip
+
+
+def test_a_method_without_an_estimate_of_its_own_is_fitted_on_some_rows():
+    """What a new codec gets by default, here product quantization without its own estimate."""
+    product, values = codec_class("product"), weight("normal", (4096, 128))
+    settings = CodebookConfig(block_size=4, codebook_size=16, iterations=4)
+    expected = Codec.expected_distortion.__func__(product, values, settings)
+    whole = product.fit(values, settings)[1].relative_distortion
+    assert expected == pytest.approx(whole, rel=0.03)
+    assert expected != whole
+
+
+@pytest.mark.parametrize(
+    "shape, blocks",
+    [((768, 768), {2, 4, 8, 16}), ((256, 128, 3, 3), {2, 4, 8, 9, 16}), ((9000, 27), {3, 9})],
+)
+def test_blocks_divide_the_rows_and_codebooks_are_small_beside_codes(shape, blocks):
+    found = list(sizes(shape))
+    assert {d for d, _ in found} == blocks
+    assert len(set(found)) == len(found)
+    for d, k in found:
+        settings = CodebookConfig(block_size=d, codebook_size=k)
+        assert codec_class("product").problems(shape, settings) == []
+        codec = codec_class("product").empty(shape, settings)
+        assert 2 * codec.codebook.numel() <= 0.25 * codec.codes.numel() + 1
