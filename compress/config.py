@@ -1,8 +1,8 @@
 """params.yaml as pydantic models: one class a section, unknown keys refused, defaults that work."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import (
@@ -13,6 +13,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from compress.errors import InputError
 from compress.redaction import holds_password, without_password
@@ -20,8 +21,6 @@ from compress.redaction import holds_password, without_password
 Positive = Annotated[int, Field(gt=0, lt=1 << 31)]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 NoiseFunction = Literal["none", "zero", "mean", "codebook", "int8", "int4"]
-Seeding = Literal["random", "kmeans++", "partition", "partition-even"]
-Empties = Literal["perturb", "partition"]
 MAX_FILE = 1 << 18  # bytes of a params file
 MAX_VALUES, MAX_DEPTH, MAX_INTEGER = 20_000, 32, 1 << 63  # aliases counted as what they stand for
 
@@ -108,33 +107,35 @@ class NoiseConfig(Section):
     layerdrop_pattern: str = "**.layer.*"
 
 
-class CodebookConfig(Section):
-    """A weight as clusters: `block_size` weights share a code of log2(codebook_size) bits."""
+class NoiseBlocks(Section):
+    """The blocks and codebooks of Quant-Noise, the same for every layer that has noise."""
 
-    method: str = "product"
     block_size: Positive = 8
     codebook_size: Annotated[int, Field(ge=2, le=65536)] = 256
-    row_scale: bool = False
-    iterations: Positive = 15
-    seeding: Seeding = "partition"
-    empties: Empties = "partition"
+
+
+class CodecConfig(Section):
+    """What a weight is compressed with. Every method extends it, in its file in compress/codecs."""
+
+    shown: ClassVar[tuple[str, ...]] = ()
+    method: str
+
+    def summary(self) -> str:
+        """For tables, the fields in `shown`: `product, block_size 8, codebook_size 256`."""
+        values = ((name, getattr(self, name)) for name in self.shown)
+        return ", ".join([self.method, *(f"{name} {value}" for name, value in values if value)])
 
 
 class GroupConfig(Section):
-    """Layers that are quantized together; what it leaves out comes from `quantize` itself.
+    """Layers that are quantized together; every other key is a setting of the group's method.
 
     In a pattern `*` stands for one part of a dotted name and `**` for any number of parts.
     """
 
+    model_config = ConfigDict(extra="allow")
     name: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$", max_length=60)]
     layers: Annotated[list[str], Field(min_length=1)]
     method: str | None = None
-    block_size: Positive | None = None
-    codebook_size: Annotated[int, Field(ge=2, le=65536)] | None = None
-    row_scale: bool | None = None
-    iterations: Positive | None = None
-    seeding: Seeding | None = None
-    empties: Empties | None = None
 
 
 class RecoveryConfig(TrainingConfig):
@@ -160,19 +161,82 @@ class BudgetConfig(Section):
         return self
 
 
-class QuantizeConfig(CodebookConfig):
-    """Group by group: cluster the layers, then finetune the centroids and the rest."""
+class QuantizeConfig(Section):
+    """Group by group: compress the layers, then finetune the centroids and the rest.
 
+    Every other key is a setting of `method`, for all groups that do not name another method; after
+    validation all of them are there, defaults filled in.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    method: str = "product"
     groups: Annotated[list[GroupConfig], Field(min_length=1)]
     finetune: RecoveryConfig = RecoveryConfig()
     rest: Literal["float16", "float32"] = "float16"
     workers: Positive = 2
 
-    def settings(self, group: GroupConfig) -> CodebookConfig:
-        """The codebook settings of `group`: its own, else those of the section."""
-        fields = CodebookConfig.model_fields
-        own = {f: getattr(group, f) for f in fields if getattr(group, f) is not None}
-        return CodebookConfig(**({f: getattr(self, f) for f in fields} | own))
+    @property
+    def method_settings(self) -> dict[str, Any]:
+        """The settings of `method` that stand in the section itself."""
+        assert self.model_extra is not None  # as extra keys are allowed
+        return self.model_extra
+
+    def settings(self, group: GroupConfig) -> CodecConfig:
+        """What the layers of `group` are compressed with: its own keys, else those of the section
+        (for the same method), else the method's defaults. Raises ValidationError."""
+        method = group.method or self.method
+        inherited = self.method_settings if method == self.method else {}
+        return codec_config(method, inherited | (group.model_extra or {}))
+
+    @model_validator(mode="after")
+    def _settings_of_the_methods(self) -> Self:
+        own = codec_config(self.method, self.method_settings)
+        self.method_settings.update(own.model_dump(exclude={"method"}))
+        problems: list[InitErrorDetails] = []
+        for i, group in enumerate(self.groups):
+            try:
+                self.settings(group)
+            except ValidationError as error:
+                problems += _at(("groups", i), error)
+        if problems:
+            raise ValidationError.from_exception_data(type(self).__name__, problems)
+        return self
+
+
+def codec_config(method: str, values: Mapping[str, Any]) -> CodecConfig:
+    """The settings of a method. Raises ValidationError, also where there is no such method."""
+    from compress.codecs.base import codec_class
+
+    try:
+        cls = codec_class(method).Settings
+    except InputError as unknown:
+        problem = _problem(("method",), str(unknown), method)
+        raise ValidationError.from_exception_data(method, [problem]) from None
+    try:
+        return cls(method=method, **values)
+    except ValidationError as error:
+        keys = ", ".join(name for name in cls.model_fields if name != "method")
+        problems = _at((), error, unknown=f"unknown key; {method} has {keys}")
+        raise ValidationError.from_exception_data(method, problems) from None
+
+
+def _at(
+    place: tuple[str | int, ...], error: ValidationError, unknown: str | None = None
+) -> list[InitErrorDetails]:
+    """The problems of `error`, moved to `place`; an unknown key is told as `unknown` says."""
+    return [
+        _problem(
+            (*place, *problem["loc"]),
+            unknown if unknown and problem["type"] == "extra_forbidden" else problem["msg"],
+            problem["input"],
+        )
+        for problem in error.errors()
+    ]
+
+
+def _problem(place: tuple[str | int, ...], text: str, value: Any) -> InitErrorDetails:
+    kind = PydanticCustomError("settings", "{text}", {"text": text})
+    return InitErrorDetails(type=kind, loc=place, input=value)
 
 
 class GateConfig(Section):
@@ -215,11 +279,11 @@ class Params(Section):
     tracking: TrackingConfig = TrackingConfig()
     seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
 
-    def noise_settings(self) -> CodebookConfig:
-        """The blocks and codebooks of Quant-Noise, the same for every layer that has noise."""
-        return CodebookConfig(
-            block_size=self.noise.block_size or self.quantize.block_size,
-            codebook_size=self.noise.codebook_size or self.quantize.codebook_size,
+    def noise_settings(self) -> NoiseBlocks:
+        """The blocks of Quant-Noise: of `noise`, else of `quantize` if its method has blocks."""
+        known = self.quantize.method_settings | self.noise.model_dump(exclude_none=True)
+        return NoiseBlocks(
+            **{name: known[name] for name in NoiseBlocks.model_fields & known.keys()}
         )
 
 

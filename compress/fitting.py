@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from compress.codecs.base import Codec, FitReport, codec_class
-from compress.config import CodebookConfig
+from compress.config import CodecConfig
 from compress.devices import CPU, borrowed, release_memory
 from compress.errors import InputError, ShrinkflowError
 
@@ -25,7 +25,7 @@ class Weight:
 
 
 def fit_weights(
-    weights: Sequence[Weight], settings: CodebookConfig
+    weights: Sequence[Weight], settings: CodecConfig
 ) -> Iterator[tuple[Weight, Codec, FitReport]]:
     """Yields each weight's codec, on the CPU, and report, as they are finished.
 
@@ -49,7 +49,7 @@ def fit_weights(
             yield weight, codec, report
 
 
-def _fit(batch: list[Weight], settings: CodebookConfig) -> list[tuple[Codec, FitReport]] | None:
+def _fit(batch: list[Weight], settings: CodecConfig) -> list[tuple[Codec, FitReport]] | None:
     """None where a batch of several needs more memory than there is."""
     with borrowed() as device:
         fitted = _fit_on(device, batch, settings)
@@ -65,7 +65,7 @@ def _fit(batch: list[Weight], settings: CodebookConfig) -> list[tuple[Codec, Fit
 
 
 def _fit_on(
-    device: torch.device, batch: list[Weight], settings: CodebookConfig
+    device: torch.device, batch: list[Weight], settings: CodecConfig
 ) -> list[tuple[Codec, FitReport]] | None:
     try:
         fitted = codec_class(settings.method).fit_batch(

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compress.config import CodebookConfig, NoiseConfig
+from compress.config import NoiseBlocks, NoiseConfig
 from compress.errors import InputError, ShrinkflowError
 from compress.kmeans import assign, fit
 from compress.selection import matches
@@ -107,7 +107,7 @@ class QuantNoise:
     """All the noise of a model while it trains; `refresh()` refits its centroids."""
 
     def __init__(
-        self, model: nn.Module, layers: Mapping[str, CodebookConfig], config: NoiseConfig, seed: int
+        self, model: nn.Module, layers: Mapping[str, NoiseBlocks], config: NoiseConfig, seed: int
     ):
         self._noises: list[tuple[nn.Module, BlockNoise]] = []
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
@@ -149,7 +149,7 @@ class QuantNoise:
 
 @contextmanager
 def quant_noise(
-    model: nn.Module, layers: Mapping[str, CodebookConfig], config: NoiseConfig, *, seed: int = 0
+    model: nn.Module, layers: Mapping[str, NoiseBlocks], config: NoiseConfig, *, seed: int = 0
 ) -> Iterator[QuantNoise]:
     """Trains `model` with noise on the named `layers` (Linear, Embedding, Conv2d) inside the block.
 

@@ -25,7 +25,8 @@ from compress.stored import stored_bytes
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """One weight to be compressed; `bytes` are those of its tensors as stored."""
+    """One weight to be compressed; `summary` is its method with the settings that matter, `bytes`
+    are those of its tensors as stored."""
 
     name: str
     aliases: tuple[str, ...]
@@ -33,8 +34,7 @@ class LayerPlan:
     shape: tuple[int, ...]
     group: str
     method: str
-    block_size: int | None
-    codebook_size: int | None
+    summary: str
     bits_per_weight: float
     bytes: int
 
@@ -133,8 +133,7 @@ def _plan_layer(layer: SelectedLayer) -> LayerPlan:
         shape=ref.shape,
         group=layer.group,
         method=settings.method,
-        block_size=getattr(settings, "block_size", None),
-        codebook_size=getattr(settings, "codebook_size", None),
+        summary=settings.summary(),
         bits_per_weight=8 * size / prod(ref.shape),
         bytes=size,
     )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, set_seed
 
 from compress.checkpoint import save_compressed, stored_bytes
-from compress.config import CodebookConfig, Params, RecoveryConfig
+from compress.config import CodecConfig, Params, RecoveryConfig
 from compress.distillation import DistillationTrainer
 from compress.errors import CheckpointError
 from compress.evaluation import evaluate_model
@@ -28,7 +28,7 @@ from compress.trainer import train
 
 
 def compress_layer(
-    checkpoint: Path, tensor: str, settings: CodebookConfig, *, seed: int, out_path: Path
+    checkpoint: Path, tensor: str, settings: CodecConfig, *, seed: int, out_path: Path
 ) -> dict[str, Any]:
     """Opens one tensor of a safetensors file, fits its codec and writes one layer file.
 
@@ -41,7 +41,7 @@ def compress_layer(
 
 
 def compress_weights(
-    weights: Sequence[Weight], settings: CodebookConfig, out_paths: Sequence[Path]
+    weights: Sequence[Weight], settings: CodecConfig, out_paths: Sequence[Path]
 ) -> list[dict[str, Any]]:
     """Fits weights of one shape, together where there is a GPU, and writes a layer file for each.
 

@@ -13,8 +13,7 @@ from typing import Any
 from torch import nn
 
 from compress.codecs.base import codec_class
-from compress.config import CodebookConfig, GroupConfig, QuantizeConfig
-from compress.errors import InputError
+from compress.config import CodecConfig, GroupConfig, QuantizeConfig
 from compress.layers import kind_of
 
 
@@ -44,14 +43,11 @@ class SelectedLayer:
 
     group: str
     ref: LayerRef
-    settings: CodebookConfig
+    settings: CodecConfig
 
     def problems(self) -> list[str]:
         """Why it cannot be compressed so, each with its remedy."""
-        try:
-            return codec_class(self.settings.method).problems(self.ref.shape, self.settings)
-        except InputError as unknown:
-            return [str(unknown)]
+        return codec_class(self.settings.method).problems(self.ref.shape, self.settings)
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def memory_needed(plan: StreamPlan) -> int:
     needs = [0]
     for job in plan.layers:
         weights = math.prod(job.source.shape)
-        blocks = weights // job.layer.settings.block_size
+        blocks = weights // getattr(job.layer.settings, "block_size", 1)
         needs.append(16 * min(weights, WHOLE) + 8 * blocks)
     return estimates.BASE + max(needs)
 

@@ -15,7 +15,7 @@ from transformers import (
 
 from compress.atomic import new_folder
 from compress.blocks import row_size
-from compress.config import CodebookConfig, Params, TrainingConfig
+from compress.config import NoiseBlocks, Params, TrainingConfig
 from compress.loading import load_model, load_tokenizer, quietly
 from compress.noise import quant_noise
 from compress.rows import Rows
@@ -97,7 +97,7 @@ def _train_with_noise(
     return trained
 
 
-def noisy_layers(model: PreTrainedModel, params: Params) -> dict[str, CodebookConfig]:
+def noisy_layers(model: PreTrainedModel, params: Params) -> dict[str, NoiseBlocks]:
     """The layers that will be quantized, with the blocks of their noise.
 
     Where noise.block_size does not divide a row, the greatest size that divides both is taken.

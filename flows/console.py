@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from tasks.streaming import StreamSummary
 
 SHOWN_REASONS = 3
-SETTINGS = ("block_size", "codebook_size", "row_scale")
 # Tables and results; everything else goes to stderr, as progress does. A file is not wrapped.
 output = Console(width=None if sys.stdout.isatty() else 160)
 
@@ -99,8 +98,7 @@ def show_plan(plan: "Plan") -> None:
     table = _layer_table("layer", "shape", "bits/weight", "bytes")
     heading = None
     for row in plan.layers:
-        settings = {"block_size": row.block_size, "codebook_size": row.codebook_size}
-        title = f"{row.group}: {_method(row.method, settings)}"
+        title = f"{row.group}: {row.summary}"
         if title != heading:
             table.add_section()
             table.add_row(Text(title, style="bold"))
@@ -162,7 +160,7 @@ def show_model(folder: Path, facts: dict[str, Any]) -> None:
     table = _layer_table("layer", "shape", "bits/weight", "bytes")
     heading = None
     for row in facts["layers"]:
-        title = f"{row['kind']}: {_method(row['method'], row['settings'])}"
+        title = f"{row['kind']}: {row['summary']}"
         if title != heading:
             table.add_section()
             table.add_row(Text(title, style="bold"))
@@ -188,12 +186,6 @@ def _add_sums(table: Table, rest: int, total: int, precision: str) -> None:
     table.add_section()
     table.add_row(f"everything else{precision}", "", "", f"{rest:,}")
     table.add_row("file", "", "", Text(f"{total:,}", style="bold"))
-
-
-def _method(method: str, settings: dict[str, Any]) -> str:
-    """`product, block_size 8, codebook_size 256`."""
-    known = [f"{name} {settings[name]}" for name in SETTINGS if settings.get(name)]
-    return ", ".join([method, *known])
 
 
 def _shape(shape: Sequence[int]) -> str:

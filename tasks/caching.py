@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.config import CodebookConfig, Params
+from compress.config import CodecConfig, Params
 from tasks import source, stages
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def layer_seed(seed: int, name: str) -> int:
 
 
 def layer_key(
-    *, weight: str, shape: Sequence[int], settings: CodebookConfig, seed: int, code: str
+    *, weight: str, shape: Sequence[int], settings: CodecConfig, seed: int, code: str
 ) -> str:
     """Names one finished layer. `weight` is the hash of its bytes, `code` that of its method."""
     return key(

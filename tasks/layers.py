@@ -12,7 +12,7 @@ from prefect.client.schemas import State
 from prefect.runtime import task_run
 from prefect.states import Completed
 
-from compress.config import CodebookConfig
+from compress.config import CodecConfig
 from compress.errors import CheckpointError
 from tasks import caching
 from tasks.source import check_unchanged
@@ -35,7 +35,7 @@ class LayerJob:
     group: str
     shape: tuple[int, ...]
     tensor: str
-    settings: CodebookConfig
+    settings: CodecConfig
     seed: int
     checkpoint: str = ""
 
@@ -134,7 +134,7 @@ def _compress(
     return compress_weights(weights, jobs[0].settings, [store.path(key) for key in missing])
 
 
-def method_version(settings: CodebookConfig) -> str:
+def method_version(settings: CodecConfig) -> str:
     """Version of the code that compresses by these settings."""
     from compress.codecs.base import codec_class
 

@@ -46,7 +46,7 @@ def complete(document: Any, params: Params) -> list[str]:
     """
     full = params.model_dump(mode="json")
     added = []
-    for name in tracked_params():
+    for name in tracked_params(params):
         node, default = document, full
         *parents, last = name.split(".")
         for part in parents:

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from compress.config import Params
+from compress.config import Params, QuantizeConfig
 from compress.errors import InputError
 from tasks import source, stages
 from tasks.workspace import STAGES, Workspace, opened
@@ -34,14 +34,15 @@ def write_pipeline(workspace: Workspace, params: Params) -> list[str]:
     """Makes dvc.yaml (and code.yaml) say what the stages depend on; returns what was changed.
 
     What the user added to dvc.yaml stays. Ours, and kept as they must be, are the dependencies on
-    this code and the `${...}` that stand for local sources; parameters are only added.
+    this code and the `${...}` that stand for local sources; parameters are added, and only settings
+    of a method that is no longer used are taken out.
     """
     changed = []
     document = load(workspace.dvc_file) if workspace.dvc_file.is_file() else {}
     before = _plain(document)
     known = document.setdefault("stages", {})
     for stage in STAGES:
-        wanted = render(workspace, stage)
+        wanted = render(workspace, stage, params)
         entry = known.setdefault(stage, wanted)
         if not isinstance(entry, dict) or entry.get("cmd") != wanted["cmd"]:
             raise InputError(
@@ -59,18 +60,18 @@ def write_pipeline(workspace: Workspace, params: Params) -> list[str]:
     return changed
 
 
-def render(workspace: Workspace, stage: str) -> dict[str, Any]:
+def render(workspace: Workspace, stage: str, params: Params) -> dict[str, Any]:
     """The entry of one stage in the dvc.yaml of `workspace`."""
     spec = stages.TABLE[stage]
     watched = watches_sources(workspace)
     code = [os.path.relpath(f, workspace.root) for f in code_files(stage)] if watched else []
-    params: list[Any] = sorted(spec.params)
+    keys: list[Any] = sorted(stages.params_of(stage, params))
     plots = [f"artifacts/plots/{name}.csv" for name in spec.plots if name not in PLOTS]
     entry: dict[str, Any] = {
         "desc": spec.description,
         "cmd": f"python -m flows.stages {stage}",
         "deps": [*code, *spec.deps],
-        "params": params if watched else [*params, {CODE_FILE: [stage]}],
+        "params": keys if watched else [*keys, {CODE_FILE: [stage]}],
         "outs": [*spec.outs, *plots],
         "metrics": [f"artifacts/metrics/{stage}.json"],
         "plots": [{f"artifacts/plots/{n}.csv": PLOTS[n]} for n in spec.plots if n in PLOTS],
@@ -113,8 +114,18 @@ def _write_code_file(workspace: Workspace) -> bool:
 
 
 def _add_params(entry: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Adds what is missing; settings of a method that is no longer used cannot be tracked."""
     listed = entry.setdefault("params", [])
+    kept = [p for p in listed if p in wanted["params"] or not _is_setting(p)]
+    if kept != list(listed):
+        listed[:] = kept
     listed.extend(p for p in wanted["params"] if p not in listed)
+
+
+def _is_setting(name: Any) -> bool:
+    """`quantize.block_size`, but not `quantize.groups`, a key that is there for every method."""
+    section, *keys = str(name).split(".")
+    return section == "quantize" and bool(keys) and keys[0] not in QuantizeConfig.model_fields
 
 
 def _follow_code(entry: dict[str, Any], wanted: dict[str, Any], workspace: Workspace) -> None:

@@ -90,7 +90,8 @@ def inspect_folder(folder: Path) -> dict[str, Any]:
     rows = []
     for entry in entries:
         codec = codec_class(entry.method)
-        size = codec.tensor_bytes(entry.shape, codec.Settings(**entry.settings))
+        settings = codec.Settings(**entry.settings)
+        size = codec.tensor_bytes(entry.shape, settings)
         rows.append(
             {
                 "name": entry.name,
@@ -98,6 +99,7 @@ def inspect_folder(folder: Path) -> dict[str, Any]:
                 "shape": entry.shape,
                 "method": entry.method,
                 "settings": entry.settings,
+                "summary": settings.summary(),
                 "bytes": size,
                 "bits_per_weight": 8 * size / math.prod(entry.shape),
             }

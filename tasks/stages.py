@@ -3,17 +3,21 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from compress.config import Params, QuantizeConfig
+from compress.config import NoiseBlocks, Params, QuantizeConfig
 
 # Quant-Noise is on the layers of the groups; its blocks are its own or those of `quantize`.
-NOISE_PARAMS = ("noise", "quantize.groups", "quantize.block_size", "quantize.codebook_size")
+NOISE_PARAMS = ("noise", "quantize.groups")
+NOISE_SETTINGS = tuple(NoiseBlocks.model_fields)
 # Everything of the section but `workers`, which changes no result.
 QUANTIZE_PARAMS = tuple(f"quantize.{f}" for f in QuantizeConfig.model_fields if f != "workers")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Paths are relative to the workspace; `code` are modules whose imports are followed."""
+    """Paths are relative to the workspace; `code` are modules whose imports are followed.
+
+    settings: those settings of the method in the section `quantize` that count, None for all.
+    """
 
     description: str
     code: tuple[str, ...]
@@ -21,6 +25,7 @@ class Stage:
     deps: tuple[str, ...] = ()
     outs: tuple[str, ...] = ()
     plots: tuple[str, ...] = ()
+    settings: tuple[str, ...] | None = ()
 
 
 TABLE = {
@@ -37,6 +42,7 @@ TABLE = {
         deps=("artifacts/data/pretrain.parquet",),
         outs=("artifacts/pretrained",),
         plots=("pretrain",),
+        settings=NOISE_SETTINGS,
     ),
     "finetune": Stage(
         description="the task, with Quant-Noise: the teacher of what follows",
@@ -45,6 +51,7 @@ TABLE = {
         deps=("artifacts/data/train.parquet", "artifacts/data/labels.json", "artifacts/pretrained"),
         outs=("artifacts/finetuned",),
         plots=("finetune",),
+        settings=NOISE_SETTINGS,
     ),
     "quantize": Stage(
         description="group by group: cluster the layers, then finetune centroids and rest",
@@ -57,6 +64,7 @@ TABLE = {
         ),
         outs=("artifacts/compressed",),
         plots=("layers", "usage", "groups", "quantize"),
+        settings=None,
     ),
     "evaluate": Stage(
         description="score and size, compressed against uncompressed",
@@ -82,9 +90,17 @@ TABLE = {
 }
 
 
-def tracked_params() -> list[str]:
+def params_of(stage: str, params: Params) -> tuple[str, ...]:
+    """The keys of params.yaml that a stage depends on; some belong to the method in `quantize`."""
+    spec = TABLE[stage]
+    settings = params.quantize.method_settings
+    own = [s for s in settings if spec.settings is None or s in spec.settings]
+    return (*spec.params, *(f"quantize.{setting}" for setting in own))
+
+
+def tracked_params(params: Params) -> list[str]:
     """Every key of params.yaml that a stage depends on, once."""
-    return list(dict.fromkeys(name for stage in TABLE.values() for name in stage.params))
+    return list(dict.fromkeys(name for stage in TABLE for name in params_of(stage, params)))
 
 
 def values(params: Params, stage: str) -> dict[str, object]:
@@ -93,13 +109,12 @@ def values(params: Params, stage: str) -> dict[str, object]:
     DVC looks at whole keys. Of the groups, training has to do with their layers alone.
     """
     full = params.model_dump(mode="json")
-    found = {name: _get(full, name) for name in TABLE[stage].params}
+    found = {name: _get(full, name) for name in params_of(stage, params)}
     if "noise" in found:
-        noise = params.noise_settings().model_dump(mode="json")
-        found |= {name: noise for name in NOISE_PARAMS if name.startswith("quantize.")}
-        found["noise"] = params.noise.model_dump(
-            mode="json", exclude={"block_size", "codebook_size"}
-        )
+        for setting in NOISE_SETTINGS:
+            found.pop(f"quantize.{setting}", None)
+        blocks = params.noise_settings().model_dump()
+        found["noise"] = params.noise.model_dump(mode="json") | blocks
         found["quantize.groups"] = [group.layers for group in params.quantize.groups]
     return found
 

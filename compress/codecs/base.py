@@ -2,14 +2,15 @@
 
 import importlib
 import pkgutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Self, TypeVar
 
 import torch
-from pydantic import BaseModel
 from torch import Tensor, nn
 
+from compress.config import CodecConfig
 from compress.errors import InputError
 
 T = TypeVar("T", bound="type[Codec]")
@@ -39,9 +40,9 @@ class Codec(nn.Module):
     """
 
     method: ClassVar[str]
-    Settings: ClassVar[type[BaseModel]]
+    Settings: ClassVar[type[CodecConfig]]
 
-    def __init__(self, shape: Sequence[int], settings: BaseModel):
+    def __init__(self, shape: Sequence[int], settings: CodecConfig):
         super().__init__()
         self.shape: tuple[int, ...] = tuple(shape)
         self.settings = settings
@@ -55,8 +56,16 @@ class Codec(nn.Module):
         return self.decode().flatten(1)[rows]
 
     @classmethod
-    def fit(cls, weight: Tensor, settings: Any, *, seed: int = 0) -> tuple[Self, FitReport]:
-        """Compresses `weight` (out, ...). Raises InputError where `problems` has something."""
+    def fit(
+        cls, weight: Tensor, settings: Any, *, seed: int = 0, sensitivity: Tensor | None = None
+    ) -> tuple[Self, FitReport]:
+        """Compresses `weight` (out, ...) with the least sum of squared errors it can reach.
+
+        sensitivity: of the loss to each weight (>= 0, of the weight's shape, such as the diagonal
+        Fisher information); where it is given and the method can, the squared errors are weighted
+        by it. The report is about unweighted errors. Raises InputError for a weight with NaN or
+        Inf, and where `problems` has something.
+        """
         raise NotImplementedError
 
     @classmethod
@@ -124,6 +133,24 @@ class Codec(nn.Module):
         rows = max(1, SAMPLED_WEIGHTS // max(1, weight[0].numel()))
         step = max(1, -(-len(weight) // rows))
         return cls.fit(weight[::step].contiguous(), settings, seed=seed)[1].relative_distortion
+
+    @classmethod
+    def checked(cls, weight: Tensor, settings: Any) -> Tensor:
+        """The weight in float32, detached. Raises InputError where it cannot be compressed so."""
+        if problems := cls.problems(weight.shape, settings):
+            raise InputError("; ".join(problems))
+        if not bool(torch.isfinite(weight).all()):
+            raise InputError("the weight has NaN or Inf; repair the checkpoint it comes from")
+        return weight.detach().float()
+
+    @torch.no_grad()
+    def measured(self, weight: Tensor, started: float) -> FitReport:
+        """The report of a fit to `weight` that began when time.perf_counter() was `started`."""
+        energy, error = sum_of_squares(weight), sum_of_squares(weight - self.decode())
+        size = self.tensor_bytes(self.shape, self.settings)
+        seconds = time.perf_counter() - started
+        distortion = error / energy if energy else 0.0
+        return FitReport(distortion, size * 8 / weight.numel(), size, seconds)
 
     def check(self) -> None:
         """Raises InputError when the tensors, read from a file, cannot be a weight."""

@@ -4,9 +4,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from compress.blocks import block_problem, from_blocks, row_scales, row_size, to_blocks
@@ -14,13 +15,26 @@ from compress.codecs.base import Codec, FitReport, register, sum_of_squares
 from compress.codecs.gather import Bags, gather, make_bags
 from compress.codecs.product_curve import product_candidates, sampled_distortion
 from compress.codecs.product_parts import cluster_parts, encode_parts
-from compress.config import CodebookConfig
+from compress.config import CodecConfig, Positive
 from compress.errors import InputError
 from compress.kmeans import KMeansResult, fit_batched
 from compress.kmeans import fit as fit_codebook
 from compress.packing import bits_for, pack, packed_size, unpack
 
 WHOLE = 1 << 23  # weights that are clustered together; a larger weight, read in parts, is sampled
+
+
+class CodebookConfig(CodecConfig):
+    """A weight as clusters: `block_size` weights share a code of log2(codebook_size) bits."""
+
+    shown: ClassVar[tuple[str, ...]] = ("block_size", "codebook_size", "row_scale")
+    method: str = "product"
+    block_size: Positive = 8
+    codebook_size: Annotated[int, Field(ge=2, le=65536)] = 256
+    row_scale: bool = False
+    iterations: Positive = 15
+    seeding: Literal["random", "kmeans++", "partition", "partition-even"] = "partition"
+    empties: Literal["perturb", "partition"] = "partition"
 
 
 @dataclass(frozen=True)
@@ -79,10 +93,16 @@ class ProductCodec(Codec):
     @classmethod
     @torch.no_grad()
     def fit(
-        cls, weight: Tensor, settings: CodebookConfig, *, seed: int = 0
+        cls,
+        weight: Tensor,
+        settings: CodebookConfig,
+        *,
+        seed: int = 0,
+        sensitivity: Tensor | None = None,
     ) -> tuple[Self, ProductReport]:
         """Clusters the blocks of `weight` (out, ...), any float dtype and device.
 
+        A sensitivity weights every coordinate of every block, in assignment and update.
         The codebook is rounded to the fp16 values that are stored, and the reported distortion is
         that of the weight as it will be read back. Raises InputError for NaN or Inf in the weight,
         values beyond fp16, and where `problems` has something.
@@ -96,6 +116,7 @@ class ProductCodec(Codec):
             empties=settings.empties,
             iterations=settings.iterations,
             seed=seed,
+            weights=None if sensitivity is None else codec._point_weights(sensitivity),
         )
         codec._take(result)
         return codec, codec._report(weight, result, time.perf_counter() - started)
@@ -159,11 +180,7 @@ class ProductCodec(Codec):
     @classmethod
     def _prepared(cls, weight: Tensor, settings: CodebookConfig) -> tuple[Self, Tensor]:
         """An empty codec on the weight's device, and the weight in float32."""
-        if problems := cls.problems(weight.shape, settings):
-            raise InputError("; ".join(problems))
-        if not bool(torch.isfinite(weight).all()):
-            raise InputError("the weight has NaN or Inf; repair the checkpoint it comes from")
-        weight = weight.detach().float()
+        weight = cls.checked(weight, settings)
         return cls(weight.shape, settings).to(weight.device), weight
 
     def _take(self, result: KMeansResult) -> None:
@@ -180,6 +197,12 @@ class ProductCodec(Codec):
             self.row_scale[low : low + len(scale)] = scale
             weight = weight.flatten(1) / scale[:, None]
         return to_blocks(weight, self.settings.block_size)
+
+    def _point_weights(self, sensitivity: Tensor) -> Tensor:
+        """(n, d): an error counts by its square in the weight itself, not in the scaled row."""
+        if self.row_scale is not None:
+            sensitivity = sensitivity.flatten(1) * self.row_scale[:, None].square()
+        return to_blocks(sensitivity, self.settings.block_size)
 
     def _report(self, weight: Tensor, result: Any, seconds: float) -> ProductReport:
         energy = sum_of_squares(weight)

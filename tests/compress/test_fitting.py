@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from compress import devices, fitting
-from compress.codecs.product import ProductCodec
-from compress.config import CodebookConfig
+from compress.codecs.product import CodebookConfig, ProductCodec
 from compress.errors import InputError, ShrinkflowError
 from compress.fitting import Weight, fit_weights
 

@@ -5,8 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from compress.codecs.product import ProductCodec
-from compress.config import CodebookConfig
+from compress.codecs.product import CodebookConfig, ProductCodec
 from compress.errors import InputError
 from compress.layers import compressed, kind_of
 

@@ -4,11 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from compress.config import CodebookConfig, NoiseConfig
+from compress.config import NoiseBlocks, NoiseConfig
 from compress.noise import BlockNoise, fake_quantize, quant_noise
 
 FUNCTIONS = ["zero", "mean", "codebook", "int8", "int4"]
-SETTINGS = CodebookConfig(block_size=4, codebook_size=16)
+SETTINGS = NoiseBlocks(block_size=4, codebook_size=16)
 
 
 class Network(nn.Module):

@@ -8,7 +8,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from compress import quantization
-from compress.config import CodebookConfig, Params
+from compress.codecs.product import CodebookConfig
+from compress.config import Params
 from compress.errors import CheckpointError, InputError
 from compress.evaluation import evaluate
 from compress.layer_file import read_layer

@@ -4,7 +4,7 @@ from models import compress, make
 from torch import nn
 
 from compress.codecs import codec_class
-from compress.config import CodebookConfig
+from compress.codecs.product import CodebookConfig
 from compress.errors import InputError
 from compress.layers import CompressedEmbedding, CompressedLinear
 from compress.replacement import replace

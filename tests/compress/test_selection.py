@@ -106,10 +106,3 @@ def test_naming_a_tied_weight_by_either_name_selects_the_one_layer():
         "(tied with cls.predictions.decoder) is matched by two"
         in select(masked_lm(), both).problems[0]
     )
-
-
-def test_an_unknown_method_is_a_problem_that_names_the_known_ones():
-    groups = {"name": "ffn", "layers": ["**.intermediate.dense"], "method": "magic"}
-    (problem, *_) = select(bert(), quantize(groups)).problems
-    assert "unknown method `magic`" in problem
-    assert "product" in problem

@@ -14,8 +14,9 @@ REMEDY = "`python -m tasks.pipeline_file` (or `shrinkflow run`) brings it up to 
 
 def test_dvc_yaml_lists_the_code_that_the_stages_import():
     written = load(ROOT / "dvc.yaml")["stages"]
+    params = load_params(ROOT / "params.yaml")
     for stage in STAGES:
-        assert written[stage] == render(Workspace(ROOT), stage), REMEDY
+        assert written[stage] == render(Workspace(ROOT), stage, params), REMEDY
 
 
 def test_params_yaml_spells_out_what_dvc_tracks():

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from compress.config import CodebookConfig, Params
+from compress.codecs.product import CodebookConfig
+from compress.config import Params
 from compress.quantization import read_tensor
 from tasks import caching
 

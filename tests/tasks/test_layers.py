@@ -2,7 +2,7 @@
 
 import math
 
-from compress.config import CodebookConfig
+from compress.codecs.product import CodebookConfig
 from tasks.layers import BATCH_WEIGHTS, LayerJob, batches
 
 

@@ -82,6 +82,20 @@ def test_a_folder_inside_the_repository_watches_the_source_files(tmp_path):
     inner = Workspace(ROOT / "runs" / "some")
     from tasks.pipeline_file import render
 
-    deps = render(inner, "quantize")["deps"]
-    assert "../../compress/quantization.py" in deps
-    assert not any(isinstance(p, dict) for p in render(inner, "quantize")["params"])
+    stage = render(inner, "quantize", load_params(ROOT / "params.yaml"))
+    assert "../../compress/quantization.py" in stage["deps"]
+    assert not any(isinstance(p, dict) for p in stage["params"])
+
+
+def test_settings_of_a_method_no_longer_used_are_tracked_no_more(workspace):
+    write(workspace)
+    document = read(workspace)
+    tracked = document["stages"]["quantize"]["params"]
+    assert "quantize.block_size" in tracked
+    tracked += ["quantize.bits_of_another_method", "quantize.finetune.epochs"]
+    workspace.dvc_file.write_text(yaml.safe_dump(document, sort_keys=False))
+    write(workspace)
+    tracked = read(workspace)["stages"]["quantize"]["params"]
+    assert "quantize.bits_of_another_method" not in tracked
+    assert "quantize.block_size" in tracked
+    assert "quantize.finetune.epochs" in tracked

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from compress.codecs import codec_class
-from compress.config import CodebookConfig
+from compress.codecs.product import CodebookConfig
 from compress.layer_file import write_layer
 from tasks.store import LayerStore
 

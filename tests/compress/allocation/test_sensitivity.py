@@ -11,7 +11,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from compress.allocation import sensitivity as module
 from compress.allocation.sensitivity import random_projection, sensitivity, uniform
 from compress.codecs import codec_class
-from compress.config import CodebookConfig, RecoveryConfig
+from compress.codecs.product import CodebookConfig
+from compress.config import RecoveryConfig
 from compress.distillation import hidden_loss, logit_loss
 from compress.rows import Rows
 from compress.selection import compressible

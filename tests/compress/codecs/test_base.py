@@ -6,7 +6,7 @@ import torch
 
 from compress import codecs
 from compress.codecs import base
-from compress.config import CodebookConfig
+from compress.codecs.product import CodebookConfig
 from compress.errors import InputError
 
 

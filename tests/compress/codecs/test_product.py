@@ -5,8 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.codecs.product import ProductCodec
-from compress.config import CodebookConfig
+from compress.codecs.product import CodebookConfig, ProductCodec
 from compress.errors import InputError
 
 
@@ -135,3 +134,16 @@ def test_check_finds_a_code_past_the_codebook():
     codec.indices = None
     with pytest.raises(InputError, match="code 15 points past the 12 centroids"):
         codec.check()
+
+
+@pytest.mark.parametrize("row_scale", [True, False])
+def test_sensitive_weights_are_fitted_more_closely(row_scale):
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(64, 32, generator=generator)
+    sensitivity = torch.rand(64, 32, generator=generator) ** 6
+
+    def weighted_error(**options):
+        codec, _ = ProductCodec.fit(weight, config(row_scale=row_scale), seed=0, **options)
+        return (sensitivity * (codec.decode() - weight).square()).sum().item()
+
+    assert weighted_error(sensitivity=sensitivity) < 0.8 * weighted_error()

@@ -5,8 +5,7 @@ import torch
 
 from compress import blocks
 from compress.codecs import product
-from compress.codecs.product import ProductCodec
-from compress.config import CodebookConfig
+from compress.codecs.product import CodebookConfig, ProductCodec
 from compress.errors import InputError
 
 SHAPE = (1501, 48)
