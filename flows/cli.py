@@ -143,7 +143,7 @@ def compare(first: Version, second: Version, params: ParamsFile = DEFAULT) -> No
 
 @app.command()
 def stream(
-    source: Annotated[Path, typer.Argument(help="A folder with safetensors and config.json.")],
+    source: Annotated[str, typer.Argument(help="A model folder with safetensors, or a hub id.")],
     out: Annotated[Path, typer.Argument(help="The folder to write.")],
     params: Annotated[
         Path | None,
@@ -163,6 +163,7 @@ def stream(
         home = params.absolute().parent if params else Path.cwd()
         settings, seed = streaming.stream_settings(params, overrides or ())
         layers = Workspace(home).layers
-        done = streaming.stream(source, out, settings, seed=seed, layers=layers)
+        folder = streaming.source_folder(source)
+        done = streaming.stream(folder, out, settings, seed=seed, layers=layers)
         show_stream(out, done, time.perf_counter() - started)
         note(f"finished layers are kept in {layers}")

@@ -55,6 +55,13 @@ def stream_settings(
     return settings, seed
 
 
+def source_folder(source: str) -> Path:
+    """The folder of a model, local or downloaded. Raises InputError where there is none."""
+    from compress.sources import model_folder
+
+    return model_folder(source)
+
+
 def stream(
     source: Path, out: Path, settings: dict[str, Any], *, seed: int, layers: Path
 ) -> StreamSummary:

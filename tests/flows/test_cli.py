@@ -92,5 +92,5 @@ def test_stream_names_every_problem(tiny):
     message = fails(tiny, "stream", "model", "model", "-S", f"{groups} block_size: 7}}]")
     for word in ("**.nothing", "block size 7", "replace its source"):
         assert word in message
-    assert "no model" in fails(tiny, "stream", "none", "out")
+    assert "no such file" in fails(tiny, "stream", "./none", "out")
     assert not (tiny / "out").exists()
