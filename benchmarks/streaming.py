@@ -3,6 +3,7 @@
     python -m benchmarks.streaming                       4 billion weights, 8 GB in bf16
     python -m benchmarks.streaming --parameters 0.3e9    a quick one
     python -m benchmarks.streaming --json FILE           also writes the numbers
+    python -m benchmarks.streaming --keep FOLDER         uses the checkpoint in it, if there is one
 
 The checkpoint has the shapes of a Llama and normal values whose scale differs by row, in shards of
 2 GB. RLIMIT_AS counts all that the process maps, libraries too: more than it ever holds.
@@ -38,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parameters", type=float, default=4e9)
     parser.add_argument("--limit", type=int, default=LIMIT, help="bytes of address space")
-    parser.add_argument("--folder", type=Path, help="where the checkpoint lies for a while")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--child", nargs=3, type=Path, metavar=("SOURCE", "OUT", "LAYERS"))
     args = parser.parse_args()
@@ -46,28 +47,31 @@ def main() -> None:
         source, out, layers = args.child
         print(json.dumps(measure(source, out, layers, args.limit)))
         return
-    with tempfile.TemporaryDirectory(dir=args.folder) as temporary:
-        found = benchmark(Path(temporary), args.parameters, args.limit)
+    with tempfile.TemporaryDirectory(dir=args.keep) as temporary:
+        source = (args.keep or Path(temporary)) / "source"
+        if not source.exists():
+            generate(source, args.parameters)
+        found = benchmark(source, Path(temporary), args.limit)
     print(table(found))
     if args.json:
         args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
-def benchmark(folder: Path, parameters: float, limit: int) -> dict[str, Any]:
-    """Generates, streams in a limited process, and streams again to see what a rerun costs."""
-    started = time.perf_counter()
-    count = generate(folder / "source", parameters)
-    facts: dict[str, Any] = {"parameters": count, "generated": time.perf_counter() - started}
+def benchmark(source: Path, folder: Path, limit: int) -> dict[str, Any]:
+    """Streams in a limited process, and streams again to see what a rerun costs."""
+    facts: dict[str, Any] = {"limit": limit, "threads": torch.get_num_threads()}
     command = [sys.executable, "-m", "benchmarks.streaming", "--limit", str(limit), "--child"]
-    paths = [str(folder / name) for name in ("source", "out", "layers")]
+    paths = [str(source), *(str(folder / name) for name in ("out", "layers"))]
     for run in ("first", "again"):
         done = subprocess.run([*command, *paths], check=True, stdout=subprocess.PIPE, text=True)
         facts[run] = json.loads(done.stdout.splitlines()[-1])
+        print(f"{run}: {facts[run]['seconds']:.0f} s", file=sys.stderr)
     facts["files"] = len(list((folder / "out").glob("*.safetensors")))
-    return facts | {"limit": limit, "threads": torch.get_num_threads()}
+    facts["parameters"] = facts["first"]["bytes_before"] // torch.bfloat16.itemsize
+    return facts
 
 
-def generate(folder: Path, parameters: float) -> int:
+def generate(folder: Path, parameters: float) -> None:
     """Writes a bf16 checkpoint of about so many weights, a part of a tensor at a time."""
     from transformers import LlamaConfig
 
@@ -102,7 +106,7 @@ def generate(folder: Path, parameters: float) -> int:
         architectures=["LlamaForCausalLM"],
         dtype=torch.bfloat16,
     )
-    folder.mkdir()
+    folder.mkdir(parents=True)
     config.save_pretrained(folder)
     layouts = [{name: (torch.bfloat16, shape)} for name, shape in shapes.items()]
     shards = plan_shards(layouts, SHARD)
@@ -111,7 +115,6 @@ def generate(folder: Path, parameters: float) -> int:
     for shard in shards:
         _write(folder, shard, bank, generator)
     write_index(folder, shards)
-    return sum(torch.Size(shape).numel() for shape in shapes.values())
 
 
 def _write(folder: Path, shard: Shard, bank: torch.Tensor, generator: torch.Generator) -> None:
