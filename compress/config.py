@@ -99,7 +99,7 @@ class NoiseConfig(Section):
     """
 
     function: NoiseFunction = "codebook"
-    rate: Rate = 0.1
+    rate: Annotated[float, Field(ge=0, le=1)] = 0.1
     block_size: Positive | None = None
     codebook_size: Annotated[int, Field(ge=2, le=65536)] | None = None
     refresh_steps: Positive = 50

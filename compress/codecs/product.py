@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from compress.blocks import block_problem, from_blocks, row_scales, row_size, to_blocks
 from compress.codecs.base import Codec, FitReport, register, sum_of_squares
 from compress.codecs.gather import Bags, gather, make_bags
+from compress.codecs.packed import PackedCodec
 from compress.codecs.product_curve import product_candidates, sampled_distortion
 from compress.codecs.product_parts import cluster_parts, encode_parts
 from compress.config import CodecConfig, Positive
 from compress.errors import InputError
 from compress.kmeans import KMeansResult, fit_batched
 from compress.kmeans import fit as fit_codebook
-from compress.packing import bits_for, pack, packed_size, unpack
 
 WHOLE = 1 << 23  # weights that are clustered together; a larger weight, read in parts, is sampled
 
@@ -51,27 +51,20 @@ class ProductReport(FitReport):
 
 
 @register("product")
-class ProductCodec(Codec):
+class ProductCodec(PackedCodec):
     """Packed codes uint8 (ceil(n * bits / 8),), codebook (k, d), and, where the settings say so,
     row_scale (out,): the standard deviation of each output row, divided out before clustering."""
 
     Settings = CodebookConfig
     settings: CodebookConfig
-    codes: Tensor
-    indices: Tensor | None
 
     def __init__(self, shape: Sequence[int], settings: CodebookConfig):
-        super().__init__(shape, settings)
         self.blocks_per_row = row_size(shape) // settings.block_size
         self.n_blocks = shape[0] * self.blocks_per_row
-        self.bits = bits_for(settings.codebook_size)
         k, d = settings.codebook_size, settings.block_size
-        codes = torch.zeros(packed_size(self.n_blocks, self.bits), dtype=torch.uint8)
-        self.register_buffer("codes", codes)
+        super().__init__(shape, settings, count=self.n_blocks, size=k)
         self.codebook = nn.Parameter(torch.zeros(k, d))
         self.row_scale = nn.Parameter(torch.ones(shape[0])) if settings.row_scale else None
-        # Unpacked codes, int32 (n,): made at the first use after (re)loading, never stored.
-        self.register_buffer("indices", None, persistent=False)
         self._bags: Bags | None = None
 
     @classmethod
@@ -186,7 +179,7 @@ class ProductCodec(Codec):
     def _take(self, result: KMeansResult) -> None:
         """Codes and codebook of a fit, as they are stored."""
         self.codebook.copy_(result.codebook)
-        self.codes.copy_(pack(result.codes, self.bits))
+        self.put_codes(result.codes)
         self.round_stored()
         self.check()
 
@@ -251,11 +244,6 @@ class ProductCodec(Codec):
         weight = gather(self.codebook, indices).view(*rows.shape, row_size(self.shape))
         return weight if self.row_scale is None else weight * self.row_scale[rows].unsqueeze(-1)
 
-    def _indices(self) -> Tensor:
-        if self.indices is None:
-            self.indices = unpack(self.codes, self.bits, self.n_blocks)
-        return self.indices
-
     def _bags_for(self, indices: Tensor) -> Bags | None:
         """Blocks by centroid for the backward pass; None where no gradient will be asked for."""
         if not (torch.is_grad_enabled() and self.codebook.requires_grad):
@@ -264,14 +252,6 @@ class ProductCodec(Codec):
             self._bags = make_bags(indices, self.settings.codebook_size)
         return self._bags
 
-    def check(self) -> None:
-        super().check()
-        if self.codes.numel() and int(self._indices().max()) >= self.settings.codebook_size:
-            raise InputError(
-                f"code {int(self._indices().max())} points past the "
-                f"{self.settings.codebook_size} centroids"
-            )
-
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self.indices, self._bags = None, None  # they belong to the codes of before
+        self._bags = None  # they belong to the codes of before

@@ -1,0 +1,136 @@
+"""What holds for every method there is: size, rows, gradients, files, whole models."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from compress.checkpoint import save_compressed
+from compress.codecs import codec_class, methods
+from compress.config import codec_config
+from compress.errors import InputError
+from compress.layer_file import read_layer, write_layer
+from compress.replacement import replace
+from compress.selection import compressible
+from tests.compress.models import roberta, text_input
+
+# Settings for weights as small as those of tests; every other method is tested with its defaults.
+SMALL = {
+    "product": [{"block_size": 4, "codebook_size": 16, "row_scale": True}],
+    "uniform": [
+        {"bits": 3},
+        {"bits": 4, "per": "tensor", "range": "minmax"},
+        {"bits": 8, "symmetric": True, "range": "percentile"},
+    ],
+}
+CASES = [(name, settings) for name in methods() for settings in SMALL.get(name, [{}])]
+each_method = pytest.mark.parametrize(("method", "settings"), CASES)
+
+
+def fitted(method, settings, shape=(24, 16), **options):
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 0.1
+    cls = codec_class(method)
+    codec, report = cls.fit(weight, codec_config(method, settings), seed=3, **options)
+    return weight, codec, report
+
+
+@each_method
+@pytest.mark.parametrize("shape", [(24, 16), (16, 4, 3, 3)])
+def test_size_rows_and_distortion_are_what_they_are_said_to_be(method, settings, shape):
+    weight, codec, report = fitted(method, settings, shape)
+    decoded = codec.decode()
+    assert decoded.shape == weight.shape
+    rows = torch.tensor([[0, shape[0] - 1, 1], [1, 1, 2]])
+    torch.testing.assert_close(codec.decode_rows(rows), decoded.flatten(1)[rows])
+    measured = (weight - decoded).square().sum() / weight.square().sum()
+    assert report.relative_distortion == pytest.approx(measured.item(), rel=1e-4)
+    assert 0 <= report.relative_distortion < 0.5
+    stored = [t.half() if t.is_floating_point() else t for t in codec.state_dict().values()]
+    assert report.bytes == sum(t.numel() * t.element_size() for t in stored)
+    assert report.bytes == type(codec).tensor_bytes(shape, codec.settings)
+    assert json.loads(json.dumps(report.as_dict()))["bytes"] == report.bytes
+
+
+@each_method
+def test_floats_hold_what_fp16_stores_and_the_same_seed_gives_the_same_bytes(method, settings):
+    _, codec, _ = fitted(method, settings)
+    again = fitted(method, settings)[1].state_dict()
+    for name, tensor in codec.state_dict().items():
+        assert torch.equal(tensor, again[name])
+        if tensor.is_floating_point():
+            assert torch.equal(tensor, tensor.half().float())
+
+
+@each_method
+def test_gradients_reach_every_float_parameter(method, settings):
+    weight, codec, _ = fitted(method, settings)
+    codec = codec.double()
+
+    def loss():
+        return (codec.decode() - 2 * weight.double()).square().sum()
+
+    loss().backward()
+    assert list(codec.parameters())
+    for parameter in codec.parameters():
+        direction = parameter.grad / parameter.grad.norm()
+        with torch.no_grad():  # finite difference along the gradient
+            parameter += 1e-4 * direction
+            higher = loss()
+            parameter -= 2e-4 * direction
+            lower = loss()
+            parameter += 1e-4 * direction
+        slope = (higher - lower).item() / 2e-4
+        assert slope == pytest.approx(parameter.grad.norm().item(), rel=1e-2)
+
+
+@each_method
+def test_empty_on_meta_has_the_tensors_of_the_fitted_codec(method, settings):
+    _, codec, _ = fitted(method, settings, (16, 4, 3, 3))
+    with torch.device("meta"):
+        empty = type(codec).empty((16, 4, 3, 3), codec.settings).state_dict()
+    assert empty.keys() == codec.state_dict().keys()
+    for name, tensor in codec.state_dict().items():
+        assert (empty[name].shape, empty[name].dtype) == (tensor.shape, tensor.dtype)
+
+
+@each_method
+def test_a_layer_file_gives_the_same_weight_to_the_last_bit(tmp_path, method, settings):
+    _, codec, _ = fitted(method, settings)
+    read, _ = read_layer(write_layer(tmp_path / "layer", codec, {}))
+    assert read.settings == codec.settings
+    assert torch.equal(read.decode(), codec.decode())
+
+
+@each_method
+def test_a_model_comes_back_to_the_last_bit(tmp_path, method, settings):
+    torch.manual_seed(0)
+    model, inputs, done = roberta().eval(), text_input(), 0
+    config = codec_config(method, settings)
+    for ref in compressible(model):
+        if not codec_class(method).problems(ref.shape, config):
+            weight = model.get_parameter(ref.tensor)
+            replace(model, ref, codec_class(method).fit(weight, config)[0])
+            done += 1
+    assert done > 10
+    save_compressed(model, tmp_path / "model")
+    read = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").eval()
+    with torch.no_grad():
+        assert torch.equal(read(**inputs).logits, model(**inputs).logits)
+
+
+@each_method
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(method, settings, bad):
+    weight = torch.randn(24, 16)
+    weight[3, 3] = bad
+    with pytest.raises(InputError, match="NaN or Inf"):
+        codec_class(method).fit(weight, codec_config(method, settings))
+
+
+@each_method
+def test_a_weight_of_zeros_stays_zero(method, settings):
+    cls = codec_class(method)
+    codec, report = cls.fit(torch.zeros(24, 16), codec_config(method, settings))
+    assert not codec.decode().any()
+    assert report.relative_distortion == 0
