@@ -11,6 +11,7 @@ from tasks.gate import Candidate
 from tasks.outputs import read_json
 from tasks.workspace import STAGES, Workspace
 
+DIGITS = 4  # after the point: told apart are a million held-out rows
 TRAINED = ("pretrain", "finetune", "quantize")  # the stages that leave a training curve
 
 
@@ -85,12 +86,12 @@ class Results:
         return str(self.data.get("held_out_sha256", ""))
 
     def candidate(self, version: str | None = None) -> Candidate:
-        """The compressed model as the gate judges it."""
+        """The compressed model as the gate judges it, its numbers as its tags will say them."""
         found = self.metrics["evaluate"]
         return Candidate(
-            score=float(found["score"]),
-            drop=float(found["drop"]),
-            ratio=float(found["ratio"]),
+            score=round(float(found["score"]), DIGITS),
+            drop=round(float(found["drop"]), DIGITS),
+            ratio=round(float(found["ratio"]), DIGITS),
             bytes=int(found["bytes"]),
             metric=str(found["metric"]),
             data_hash=self.data_hash,

@@ -1,19 +1,19 @@
 """Versions of the registered model: found by content, known by their tags, judged by the gate."""
 
 import json
+import time
 from dataclasses import replace
 
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModel
+from mlflow.entities import LoggedModel, Metric
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from compress.config import Params
 from compress.errors import InputError
-from tasks.formats import size, times
 from tasks.gate import Candidate, Decision, decide
 from tasks.results import Results
-from tasks.tracking import aliases
+from tasks.tracking import aliases, descriptions
 from tasks.tracking.provenance import dvc_lock_hash, provenance
 from tasks.workspace import Workspace
 
@@ -34,30 +34,43 @@ def find(client: MlflowClient, name: str, content: str) -> ModelVersion | None:
 
 
 def create(
-    client: MlflowClient, name: str, model: LoggedModel, run: str, tags: dict[str, str]
+    client: MlflowClient,
+    params: Params,
+    results: Results,
+    model: LoggedModel,
+    run: str,
+    tags: dict[str, str],
 ) -> ModelVersion:
+    """Makes a version of a logged model, and the registered model where it is the first."""
+    name = params.tracking.model_name
     try:
         client.get_registered_model(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        client.create_registered_model(name, description="Compressed by Shrinkflow.")
-    text = (
-        f"{size(int(tags['bytes']))}, {times(float(tags['ratio']))} smaller than "
-        f"`{tags['parent_model']}` in fp32; {tags['metric']} {float(tags['score']):.2f}, "
-        f"{float(tags['drop']):.2f} points below the uncompressed model."
-    )
+        client.create_registered_model(name, description=descriptions.of_model(params))
     version = client.create_model_version(
         name,
         model.artifact_location,
         run_id=run,
         tags=tags,
-        description=text,
+        description=descriptions.of_version(params, results),
         model_id=model.model_id,
     )
     link = json.dumps([{"name": name, "version": version.version}])
     client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": link})
     return version
+
+
+def log_numbers(client: MlflowClient, model: LoggedModel, run: str, results: Results) -> None:
+    """The scores of the logged model: MLflow's list of models is sorted by them."""
+    judged, now = results.candidate(), int(time.time() * 1000)
+    values = {name: float(getattr(judged, name)) for name in ("score", "drop", "ratio", "bytes")}
+    metrics = [
+        Metric(name, value, now, 0, model_id=model.model_id, run_id=run)
+        for name, value in values.items()
+    ]
+    client.log_batch(run, metrics=metrics)
 
 
 def set_tags(client: MlflowClient, version: ModelVersion, tags: dict[str, str]) -> None:

@@ -9,7 +9,7 @@ from compress.config import Params
 from compress.errors import ShrinkflowError
 from tasks import report
 from tasks.results import Results, metrics
-from tasks.tracking import model_versions, packaging, runs
+from tasks.tracking import descriptions, model_versions, packaging, runs
 from tasks.tracking.connection import check_names, connected, reason
 from tasks.tracking.values import scalars
 from tasks.workspace import STAGES, Workspace
@@ -63,6 +63,7 @@ def _register(workspace: Workspace, params: Params, results: Results, run: str) 
         runs.log_metrics(client, child, scalars(found))
         summary = f"{found['name']} version {found['version']}, {found['alias']}"
         client.set_tag(run, "registered", summary)
+        client.set_tag(run, descriptions.NOTE, descriptions.of_run(params, results, found))
         client.set_terminated(child)
     return found
 
@@ -78,7 +79,8 @@ def _version(
     new = version is None
     if version is None:
         model = packaging.log_model(client, workspace, params, run)
-        version = model_versions.create(client, name, model, run, tags)
+        model_versions.log_numbers(client, model, run, results)
+        version = model_versions.create(client, params, results, model, run, tags)
     else:
         model_versions.set_tags(client, version, tags)
     if version.tags.get(model_versions.LOADS) != "passed":

@@ -10,7 +10,10 @@ from mlflow.entities import Metric, Param, RunTag
 
 from compress.config import Params
 from tasks import results
+from tasks.stages import TABLE
 from tasks.tracking.connection import connected, experiment_id
+from tasks.tracking.datasets import datasets
+from tasks.tracking.descriptions import NOTE
 from tasks.tracking.provenance import data_tags, provenance
 from tasks.tracking.values import Value, curve, flat, scalars
 from tasks.workspace import Workspace
@@ -68,6 +71,8 @@ def log_stage(
                 client.log_artifact(child, str(path))
         if stage == "prepare":
             client.log_batch(parent, tags=_tags(data_tags(workspace)))
+            for run in (parent, child):
+                client.log_inputs(run, datasets(workspace, params))
         if stage == "evaluate":
             log_metrics(client, parent, [(k, found[k], 0) for k in HEADLINE if k in found])
         client.set_terminated(child, end_time=_milliseconds(timing.get("end")))
@@ -86,6 +91,7 @@ def open_child(
     """A run named after the stage, inside the experiment and under the run `parent`."""
     above = client.get_run(parent)
     tags = {PARENT: parent, "stage": stage, "cached": str(cached).lower()}
+    tags[NOTE] = TABLE[stage].description
     kept = {k: v for k, v in above.data.tags.items() if k.startswith("mlflow.source.")}
     run = client.create_run(
         above.info.experiment_id,

@@ -67,7 +67,7 @@ def test_first_version_is_champion(project, first, tiny_bert):
     assert int(tags["bytes"]) == size
     assert tags["parent_model"] == str(tiny_bert)
     assert tags["data_hash"] == "b" * 64
-    assert "85.00" in project.version(1).description
+    assert project.version(1).description.startswith("**")
     assert json.loads(json.dumps(first)) == first
 
 
@@ -82,6 +82,7 @@ def test_registration_without_flow_logs_every_stage(project, first):
     names = sorted(child.info.run_name for child in children)
     assert names == ["evaluate", "finetune", "prepare", "quantize", "register"]
     assert artifacts == {"params.yaml", "report.html"}
+    assert "tiny version 1**, champion: gate passed" in run.data.tags["mlflow.note.content"]
     assert "version 1" in project.workspace.report.read_text()
 
 
@@ -104,6 +105,14 @@ def test_version_carries_the_code_that_reads_it_and_no_pickle(project, first):
     assert files["quantizer.py"].parent.parts[-2:] == ("code", "compress")
     assert "classifier.py" in files
     assert not [name for name in files if name.endswith((".pkl", ".pickle", ".pyc"))]
+
+
+def test_logged_model_has_the_scores(project, first):
+    with connected(project.workspace, project.params) as client:
+        experiment = client.get_experiment_by_name(project.params.tracking.experiment)
+        (model,) = client.search_logged_models([experiment.experiment_id])
+    found = {metric.key: metric.value for metric in model.metrics}
+    assert (found["score"], found["drop"], found["ratio"]) == (85.0, 1.0, 20.0)
 
 
 def test_same_content_is_one_version(project, first):

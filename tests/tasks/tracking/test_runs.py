@@ -47,6 +47,21 @@ def test_parent_has_params_headline_and_hashes(logged, tiny_bert):
     assert tags["parent_model"] == str(tiny_bert)
 
 
+def test_rows_are_datasets_of_the_run(logged):
+    _, run, children = logged
+    for found in (run, children["prepare"]):
+        inputs = {i.tags[0].value: i.dataset for i in found.inputs.dataset_inputs}
+        assert set(inputs) == {"train", "validation"}
+        assert inputs["validation"].digest == "b" * 36
+        assert inputs["train"].name == "reviews.csv"
+        assert json.loads(inputs["train"].profile) == {"num_rows": 8}
+
+
+def test_child_says_what_its_stage_does(logged):
+    _, _, children = logged
+    assert "cluster the layers" in children["quantize"].data.tags["mlflow.note.content"]
+
+
 def test_child_lasts_as_long_as_its_stage(logged):
     _, _, children = logged
     for child in children.values():
