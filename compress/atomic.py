@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,8 @@ def new_file(path: Path | str) -> Iterator[Path]:
     """Yields a temporary path; when the block ends well, the file takes the place of `path`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Its own for every writer, also on other machines that share the folder.
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:16]}.part")
     try:
         yield part
         os.replace(part, path)

@@ -266,6 +266,25 @@ class TrackingConfig(Section):
         return uri
 
 
+class ComputeConfig(Section):
+    """Where layers are compressed. It changes no result: no stage and no key depends on it.
+
+    `address` is that of a Dask scheduler, else DASK_SCHEDULER_ADDRESS; `resources` is what a task
+    takes of a worker's; `store` a folder or fsspec URL that all machines reach.
+    """
+
+    runner: Literal["threads", "dask"] = "threads"
+    address: str | None = None
+    resources: dict[str, Annotated[float, Field(gt=0)]] = {}
+    store: str | None = None
+
+    @model_validator(mode="after")
+    def _same_everywhere(self) -> "ComputeConfig":
+        if self.store and "://" not in self.store and not Path(self.store).is_absolute():
+            raise ValueError("`store` must be an absolute folder or a URL (s3://bucket/folder)")
+        return self
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -277,6 +296,7 @@ class Params(Section):
     quantize: QuantizeConfig
     gate: GateConfig = GateConfig()
     tracking: TrackingConfig = TrackingConfig()
+    compute: ComputeConfig = ComputeConfig()
     seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
 
     def noise_settings(self) -> NoiseBlocks:

@@ -19,7 +19,7 @@ from compress.errors import CheckpointError
 from compress.stored import DTYPES
 
 _DTYPES = {name: dtype for dtype, name in DTYPES.items()}
-_LONGEST_HEADER = 100 << 20  # as in the safetensors library
+LONGEST_HEADER = 100 << 20  # as in the safetensors library
 
 
 @dataclass(frozen=True)
@@ -74,20 +74,21 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
             size = path.stat().st_size
-            if not 2 <= length <= min(size - 8, _LONGEST_HEADER):
+            if not 2 <= length <= min(size - 8, LONGEST_HEADER):
                 raise ValueError(f"a header of {length} bytes in a file of {size}")
             header = json.loads(file.read(length))
         if not isinstance(header, dict):
             raise ValueError("its header is no JSON object")
         header.pop("__metadata__", None)
-        found = {key: _entry(path, key, entry, 8 + length) for key, entry in header.items()}
+        found = {key: parse_entry(path, key, entry, 8 + length) for key, entry in header.items()}
         _check_places(found.values(), 8 + length, size)
         return found
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is no whole safetensors file: {error}") from None
 
 
-def _entry(path: Path, key: str, entry: Any, data: int) -> StoredTensor:
+def parse_entry(path: Path, key: str, entry: Any, data: int) -> StoredTensor:
+    """A header's entry for `key`, `data` being where the tensors begin. ValueError: it is none."""
     try:
         dtype, shape, (start, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         numbers = [*shape, start, end]

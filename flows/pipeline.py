@@ -45,7 +45,7 @@ def pipeline(root: str) -> list[str]:
 def _bring_up_to_date(name: str, versions: Versions, journal: Journal) -> bool:
     """Whether the stage had to be run."""
     workspace, params = versions.workspace, journal.params
-    run = flow_of(name, params.quantize.workers)
+    run = flow_of(name, params)
     changes = versions.changes(name)
     if changes and (versions.means_the_same(name, params) or versions.restore(name)):
         versions.record(name, params)
@@ -76,6 +76,6 @@ def run_alone(workspace: Workspace, params: Params, name: str) -> None:
         check_code_file(workspace)
         for earlier in STAGES[: STAGES.index(name)]:
             shutil.rmtree(workspace.work(earlier), ignore_errors=True)
-        flow_of(name, params.quantize.workers)(str(workspace.root))
+        flow_of(name, params)(str(workspace.root))
         check_unchanged(TABLE[name].code)
         note_recorded(workspace, name, params)

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any, cast
 
 from prefect import Flow, flow, unmapped
-from prefect.futures import as_completed
+from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Completed
-from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
+from compress.config import Params
 from compress.errors import InputError, ShrinkflowError
 from compress.progress import Bar, progress_bar
 from flows.naming import run_name
-from tasks import data, evaluation, layers, quantization, registration, training
+from tasks import cluster, data, evaluation, layers, quantization, registration, training
 from tasks.layers import CACHED, LayerJob
 from tasks.outputs import timed
-from tasks.store import LayerStore
 from tasks.workspace import Workspace, opened
 
 FLOWS: dict[str, Flow[..., Any]] = {}
@@ -107,36 +106,51 @@ def compress_group(root: str, student: str, jobs: list[LayerJob]) -> list[dict[s
     finished and kept, then one error names all that failed."""
     work = layers.hand_out(root, student, jobs)
     with progress_bar(f"compress {jobs[0].group}", len(jobs)) as bar:
-        made, failed = _compress(work.batches, work.store, bar)
+        made, failed = _compress(work.batches, work, bar)
         # A weight that cannot be worked with fails the whole of its batch: the others go alone.
         again = [[job] for batch, error in failed if _is_bad_batch(batch, error) for job in batch]
         failed = [(batch, error) for batch, error in failed if not _is_bad_batch(batch, error)]
         if again:
-            more, worse = _compress(again, work.store, bar)
+            more, worse = _compress(again, work, bar)
             made, failed = made + more, failed + worse
+    layers.take_back(root, work, [layer["key"] for layer in made])
     if failed:
         raise _failure({job.name: error for batch, error in failed for job in batch}, jobs)
     return made
 
 
 def _compress(
-    batches: list[list[LayerJob]], store: LayerStore, bar: Bar
+    batches: list[list[LayerJob]], work: layers.GroupWork, bar: Bar
 ) -> tuple[list[dict[str, Any]], list[tuple[list[LayerJob], Any]]]:
     """The outcomes of the layers that were made, and the batches that failed with their errors."""
-    futures = layers.compress_layers.map(batches, unmapped(store))
-    sizes = {future.task_run_id: len(b) for future, b in zip(futures, batches, strict=True)}
-    for future in as_completed(list(futures)):
-        future.wait()  # as_completed may be ahead of the future's own state
-        size = sizes[future.task_run_id]
-        bar.advance(size if size == 1 or future.state.is_completed() else 0)
+    with cluster.taking(work.resources):
+        futures = layers.compress_layers.map(batches, unmapped(work.place))
+    batch_of = {future.task_run_id: b for future, b in zip(futures, batches, strict=True)}
     made: list[dict[str, Any]] = []
     failed = []
-    for batch, future in zip(batches, futures, strict=True):
-        if future.state.is_completed():
-            made += cast(list[dict[str, Any]], future.result())
+    for future in as_completed(list(futures)):
+        future.wait()  # as_completed may be ahead of the future's own state
+        batch = batch_of[future.task_run_id]
+        done, result = _ended(future)
+        if done:
+            made += result
         else:
-            failed.append((batch, future.result(raise_on_failure=False)))
+            failed.append((batch, result))
+        bar.advance(len(batch) if done or not _is_bad_batch(batch, result) else 0)
+    order = {job.name: i for i, batch in enumerate(batches) for job in batch}
+    made.sort(key=lambda layer: order[layer["name"]])
+    failed.sort(key=lambda failure: order[failure[0][0].name])
     return made, failed
+
+
+def _ended(future: PrefectFuture[Any]) -> tuple[bool, Any]:
+    """Whether a task is done, and its outcomes; otherwise its error. A worker may have died of it,
+    which Dask tells by raising."""
+    try:
+        result = future.result(raise_on_failure=False)
+        return future.state.is_completed(), result
+    except Exception as error:
+        return False, error
 
 
 def _is_bad_batch(batch: list[LayerJob], error: Any) -> bool:
@@ -159,7 +173,6 @@ def _message(error: Any) -> str:
     return str(error) if known else f"{type(error).__name__}: {error}"
 
 
-def flow_of(name: str, workers: int) -> Flow[..., Any]:
-    """The flow of a stage; mapped tasks run `workers` at a time."""
-    runner: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=workers)
-    return FLOWS[name].with_options(task_runner=runner)
+def flow_of(name: str, params: Params) -> Flow[..., Any]:
+    """The flow of a stage, whose mapped tasks run as `compute` and `quantize.workers` say."""
+    return FLOWS[name].with_options(task_runner=cluster.task_runner(params))

@@ -4,6 +4,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from compress.errors import PlanError
+from tasks import cluster
 from tasks.planning import plan_of
 from tasks.workspace import STAGES, opened
 
@@ -13,7 +14,7 @@ def check(root: str, stage: str) -> None:
     """Before `stage`, the first that has work to do, and all after it.
 
     Raises PlanError with all that is wrong: data, layers, weights that are not finite, memory,
-    disk. Raises InputError where there is no model, or no MLflow, to work with.
+    disk. Raises InputError where there is no model, or no MLflow, Dask or store, to work with.
     """
     from tasks import tracking
 
@@ -22,4 +23,5 @@ def check(root: str, stage: str) -> None:
         _, problems = plan_of(workspace.root, params)
         if problems:
             raise PlanError(problems)
+        cluster.check_compute(params, workspace)
     tracking.check(params, workspace)

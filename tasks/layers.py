@@ -2,8 +2,11 @@
 task runs the same in every process that reaches the checkpoint and the store."""
 
 import math
+import platform
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from prefect import task
@@ -13,12 +16,13 @@ from prefect.runtime import task_run
 from prefect.states import Completed
 
 from compress.config import CodecConfig
-from compress.errors import CheckpointError
-from tasks import caching
+from compress.errors import CheckpointError, ShrinkflowError
+from tasks import caching, cluster, students
+from tasks.shared import SharedFolder
 from tasks.source import check_unchanged
 from tasks.stages import TABLE
 from tasks.store import LayerStore
-from tasks.workspace import opened
+from tasks.workspace import Workspace, opened
 
 if TYPE_CHECKING:
     from compress.fitting import Weight
@@ -29,7 +33,11 @@ BATCH_WEIGHTS = 1 << 26  # that a GPU fits at once; larger layers fill it one by
 
 @dataclass(frozen=True)
 class LayerJob:
-    """One weight to compress: `tensor` is its key in the safetensors file `checkpoint`."""
+    """One weight to compress: `tensor` is its key in the safetensors file `checkpoint`.
+
+    Without `sha256` the checkpoint is a local path. With it, it is an fsspec URL, and the hash that
+    of the tensor's bytes.
+    """
 
     name: str
     group: str
@@ -38,25 +46,76 @@ class LayerJob:
     settings: CodecConfig
     seed: int
     checkpoint: str = ""
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where tasks put layers: the store `folder` of this machine, None for tasks on other machines,
+    and the one that is `shared`, if any. Those must have the version `code` of the code."""
+
+    folder: Path | None
+    shared: SharedFolder | None = None
+    code: str | None = None
 
 
 @dataclass(frozen=True)
 class GroupWork:
-    """The layers of a group as they are handed to tasks: each batch has one shape and setting."""
+    """The layers of a group as they are handed to tasks: each batch has one shape and setting.
+    A task takes `resources` of a worker."""
 
     batches: list[list[LayerJob]]
-    store: LayerStore
+    place: Place
+    resources: dict[str, float]
 
 
 @task(name="hand out the layers of a group", cache_policy=NO_CACHE)
 def hand_out(root: str, student: str, jobs: list[LayerJob]) -> GroupWork:
-    """Where the weights of `jobs` are in the model folder `student`, and which go together."""
+    """Where the weights of `jobs` are in the model folder `student`, and which go together.
+
+    For tasks on other machines their weights are put into the shared store, until `take_back`.
+    """
     import torch
 
-    workspace, _ = opened(root)
+    workspace, params = opened(root)
     files = tensor_files(Path(student))
-    located = [replace(job, checkpoint=str(files[job.tensor])) for job in jobs]
-    return GroupWork(batches(located, torch.cuda.device_count()), LayerStore(workspace.layers))
+    shared = cluster.shared_folder(params, workspace)
+    if params.compute.runner == "threads" or shared is None:
+        local = [replace(job, checkpoint=str(files[job.tensor])) for job in jobs]
+        return GroupWork(
+            batches(local, torch.cuda.device_count()), Place(workspace.layers, shared), {}
+        )
+    gpus = cluster.check(params, workspace)
+    there = students.put(shared, workspace, {job.tensor: files[job.tensor] for job in jobs})
+    placed = [
+        replace(job, checkpoint=url, sha256=sha256)
+        for job, (url, sha256) in ((job, there[job.tensor]) for job in jobs)
+    ]
+    place = Place(None, shared, cluster.code_version())
+    return GroupWork(batches(placed, gpus), place, params.compute.resources)
+
+
+@task(name="take back the layers of a group", cache_policy=NO_CACHE)
+def take_back(root: str, work: GroupWork, keys: list[str]) -> None:
+    """Brings layers that other machines have made into the store here; the weights there go.
+
+    Raises ShrinkflowError where one of them is not whole: then it is made again by the next run.
+    """
+    workspace, _ = opened(root)
+    shared = work.place.shared
+    if shared is None or work.place.folder is not None:
+        return
+    store = LayerStore(workspace.layers, _other(shared, workspace))
+    if lost := [key for key in keys if store.find(key) is None]:
+        raise ShrinkflowError(
+            f"{len(lost)} layers in {shared.url} are missing or damaged; start the run again"
+        )
+    students.clear(shared, workspace)
+
+
+def _other(shared: SharedFolder, workspace: Workspace) -> SharedFolder | None:
+    """None where the shared store is that of the project itself."""
+    return None if Path(shared.url) == workspace.layers.parent else shared
 
 
 def batches(jobs: list[LayerJob], gpus: int) -> list[list[LayerJob]]:
@@ -84,13 +143,28 @@ def _run_name() -> str:
 
 
 @task(name="compress layers", task_run_name=_run_name, cache_policy=NO_CACHE)
-def compress_layers(jobs: list[LayerJob], store: LayerStore) -> State[list[dict[str, Any]]]:
+def compress_layers(jobs: list[LayerJob], place: Place) -> State[list[dict[str, Any]]]:
     """Makes the layer files of weights of one shape and setting, or finds them in the store.
 
     Returns {name, key, report, seconds} for each, seconds only where it was computed; the state is
-    called Cached where all were found.
+    called Cached where all were found. Raises ShrinkflowError where this process has other code.
     """
     check_unchanged(TABLE["quantize"].code)
+    if place.code is not None and cluster.code_version() != place.code:
+        raise ShrinkflowError(
+            f"{platform.node()} has other code of shrinkflow than the run; update it and restart "
+            "its workers"
+        )
+    with ExitStack() as stack:
+        folder = place.folder
+        if folder is None:
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="shrinkflow-")))
+        outcomes, made = _find_or_make(jobs, LayerStore(folder, place.shared))
+    return Completed(name="Completed" if made else CACHED, data=outcomes)
+
+
+def _find_or_make(jobs: list[LayerJob], store: LayerStore) -> tuple[list[dict[str, Any]], bool]:
+    """The outcomes, and whether any layer had to be made."""
     outcomes: dict[str, dict[str, Any]] = {}
     missing: dict[str, tuple[LayerJob, Weight]] = {}
     for job in jobs:
@@ -103,15 +177,19 @@ def compress_layers(jobs: list[LayerJob], store: LayerStore) -> State[list[dict[
     if missing:
         for key, report in zip(missing, _compress(missing, store), strict=True):
             outcomes[key] |= {"report": report, "seconds": report.pop("seconds")}
-    data = list(outcomes.values())
-    return Completed(name="Completed" if missing else CACHED, data=data)
+            store.share(key)
+    return list(outcomes.values()), bool(missing)
 
 
 def _read(job: LayerJob) -> "Weight":
     from compress.fitting import Weight
     from compress.quantization import read_tensor
+    from compress.remote import read_remote_tensor
 
-    values = read_tensor(Path(job.checkpoint), job.tensor)
+    if job.sha256 is None:
+        values = read_tensor(Path(job.checkpoint), job.tensor)
+    else:
+        values = read_remote_tensor(job.checkpoint, job.tensor, job.sha256)
     return Weight(f"{job.tensor} in {job.checkpoint}", values, job.seed)
 
 

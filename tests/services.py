@@ -230,3 +230,57 @@ def mlflow_server(
             yield process
         finally:
             process.stop()
+
+
+@dataclass
+class Dask:
+    """A scheduler and workers, each a process with a working folder of its own."""
+
+    scheduler: Process
+    folder: Path
+    workers: list[Process] = field(default_factory=list)
+
+    @property
+    def address(self) -> str:
+        return f"tcp://{HOST}:{self.scheduler.port}"
+
+    def add_worker(self, *options: str, **environment: str) -> Process:
+        """Starts a worker of one thread; returns when the scheduler knows it."""
+        name = f"worker-{len(self.workers)}"
+        folder = self.folder / name
+        folder.mkdir()
+        program = str(Path(sys.executable).with_name("dask"))
+        where = ["--host", HOST, "--local-directory", str(folder), "--no-dashboard"]
+        what = ["--name", name, "--nthreads", "1", "--no-nanny"]
+        process = Process(
+            [program, "worker", self.address, *what, *where, *options],
+            0,
+            folder,
+            cwd=folder,
+            env=_without_prefect() | environment,
+        )
+        self.workers.append(process)
+        process.start(lambda: b"Registered to" in process.log.read_bytes())
+        return process
+
+
+def _without_prefect() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+
+
+@contextmanager
+def dask() -> Iterator[Dask]:
+    """A Dask scheduler on loopback; workers are added by the test."""
+    pytest.importorskip("prefect_dask", reason="needs Dask (pip install shrinkflow[dask])")
+    with _folder("dask") as folder:
+        port = free_port()
+        program = str(Path(sys.executable).with_name("dask"))
+        where = ["--host", HOST, "--port", str(port), "--no-dashboard", "--no-show"]
+        scheduler = Process([program, "scheduler", *where], port, folder, cwd=folder)
+        cluster = Dask(scheduler, folder)
+        try:
+            scheduler.start()
+            yield cluster
+        finally:
+            for process in [*cluster.workers, scheduler]:
+                process.stop(signal.SIGKILL)  # they would take their time to say goodbye

@@ -8,35 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from compress.config import load_params
 from compress.errors import InputError
 from tasks.outputs import read_json
-from tasks.server import flows_on, prefect_server
 from tasks.workspace import Workspace
-from tests.flows.workspaces import TINY, edit, started, write_workspace
+from tests.flows.workspaces import edit, started
 
 LAYERS = ".shrinkflow/layers/*/*.safetensors"
-PREPARED = ("prepare", "pretrain", "finetune")
-
-
-@pytest.fixture(scope="module")
-def server(prefect_home, tmp_path_factory):
-    """One server for all flows of these tests that run in this process."""
-    home = tmp_path_factory.mktemp("server") / "prefect"
-    shutil.copytree(prefect_home, home)
-    with prefect_server(home) as started_server, flows_on(started_server):
-        yield started_server
-
-
-@pytest.fixture(scope="module")
-def finetuned(tmp_path_factory, tiny_model, prefect_home, server):
-    """A tiny workspace whose first three stages have been run, one process, as a flow."""
-    from flows.stage_flows import FLOWS
-
-    folder = tmp_path_factory.mktemp("finetuned")
-    write_workspace(folder, tiny_model, TINY)
-    for name in PREPARED:
-        FLOWS[name](str(folder))
-    return folder
 
 
 @pytest.fixture
@@ -50,7 +28,7 @@ def workspace(finetuned, tmp_path):
 def quantize(workspace):
     from flows.stage_flows import flow_of
 
-    flow_of("quantize", 2)(str(workspace.root))
+    flow_of("quantize", load_params(workspace.params_file))(str(workspace.root))
 
 
 def stamps(workspace):
