@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from flows import cache
+
 app = typer.Typer(
     name="shrinkflow",
     help="Make trained networks 10 to 40 times smaller and keep their accuracy.",
@@ -13,6 +15,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(cache.app, name="cache")
 ParamsFile = Annotated[
     Path,
     typer.Option(

@@ -73,7 +73,7 @@ def quantize(root: str, parent: str | None, timings: dict[str, Any]) -> None:
     recovered = []
     for jobs in groups:
         made = compress_group(root, student, jobs)
-        reports |= {layer["name"]: layer["report"] for layer in made}
+        reports |= {layer["name"]: layer["report"] | {"key": layer["key"]} for layer in made}
         seconds |= {layer["name"]: layer["seconds"] for layer in made if layer["seconds"]}
         keys = {layer["name"]: layer["key"] for layer in made}
         state = quantization.recover_group(
@@ -158,7 +158,10 @@ def _is_bad_batch(batch: list[LayerJob], error: Any) -> bool:
 
 
 def _failure(failed: dict[str, Any], jobs: list[LayerJob]) -> ShrinkflowError:
-    lines = [f"  - {name}: {_message(error)}" for name, error in failed.items()]
+    reasons: dict[str, list[str]] = {}
+    for name, error in failed.items():
+        reasons.setdefault(_message(error), []).append(name)
+    lines = [f"  - {', '.join(names)}: {message}" for message, names in reasons.items()]
     kept = len(jobs) - len(failed)
     text = (
         f"{len(failed)} of the {len(jobs)} layers of group {jobs[0].group} failed; "

@@ -11,7 +11,8 @@ COUNTS = ("empty_initial", "empty_total", "resolution_rounds", "dead")
 
 
 def layer_row(job: "LayerJob", report: Mapping[str, Any]) -> dict[str, Any]:
-    """One row of layers.csv: what the layer is, its settings, and every number of its report."""
+    """One row of layers.csv: what the layer is, its settings, its key in the layer store, and every
+    number of its report."""
     numbers = {k: v for k, v in report.items() if not isinstance(v, list)}
     usage = report.get("usage")
     return {

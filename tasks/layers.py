@@ -175,6 +175,7 @@ def _find_or_make(jobs: list[LayerJob], store: LayerStore) -> tuple[list[dict[st
             missing[key] = job, weight
         outcomes[key] = {"name": job.name, "key": key, "report": report, "seconds": None}
     if missing:
+        store.require_writable(missing)
         for key, report in zip(missing, _compress(missing, store), strict=True):
             outcomes[key] |= {"report": report, "seconds": report.pop("seconds")}
             store.share(key)

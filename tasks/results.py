@@ -30,8 +30,14 @@ def plot(workspace: Workspace, name: str) -> pd.DataFrame | None:
     path = workspace.plot(name)
     if not path.is_file() or not path.stat().st_size:
         return None
-    table = pd.read_csv(path)
+    table = pd.read_csv(path, dtype={"key": str})  # a key may look like a number
     return table if len(table) else None
+
+
+def layer_keys(workspace: Workspace) -> list[str]:
+    """The layers of the layer store that the compressed model was made of, empty if not known."""
+    table = plot(workspace, "layers")
+    return [] if table is None or "key" not in table else sorted(set(table["key"]))
 
 
 def data_facts(workspace: Workspace) -> dict[str, Any]:

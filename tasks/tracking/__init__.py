@@ -8,6 +8,16 @@ does, is in `by_hand` and `lookup`, so that a change there leaves the stages up 
 from tasks.tracking.connection import check
 from tasks.tracking.registry import register
 from tasks.tracking.runs import finish_run, log_stage, start_run
+from tasks.tracking.version_layers import layers_of_versions, registries
 from tasks.tracking_uri import store_uri
 
-__all__ = ["check", "finish_run", "log_stage", "register", "start_run", "store_uri"]
+__all__ = [
+    "check",
+    "finish_run",
+    "layers_of_versions",
+    "log_stage",
+    "register",
+    "registries",
+    "start_run",
+    "store_uri",
+]

@@ -12,6 +12,7 @@ from tasks.results import Results, metrics
 from tasks.tracking import descriptions, model_versions, packaging, runs
 from tasks.tracking.connection import check_names, connected, reason
 from tasks.tracking.values import scalars
+from tasks.tracking.version_layers import note_layers
 from tasks.workspace import STAGES, Workspace
 
 
@@ -83,6 +84,7 @@ def _version(
         version = model_versions.create(client, params, results, model, run, tags)
     else:
         model_versions.set_tags(client, version, tags)
+    note_layers(client, workspace, params, version)
     if version.tags.get(model_versions.LOADS) != "passed":
         _load_back(client, version, workspace, params)
     decision = model_versions.judge(client, version, results, params)

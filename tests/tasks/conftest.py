@@ -122,6 +122,7 @@ def write_stages(workspace: Workspace, score: float = 85.0, ratio: float = 20.0)
         "name": [f"bert.encoder.layer.{i}.output.dense" for i in range(4)],
         "group": ["ffn", "ffn", "attention", "attention"],
         "shape": ["16x32"] * 4,
+        "key": [f"{i:02x}" * 32 for i in range(4)],
         "weights": [512] * 4,
         "method": ["product"] * 4,
         "block_size": [8] * 4,

@@ -11,7 +11,10 @@ from mlflow.exceptions import MlflowException
 from compress.config import load_params
 from compress.errors import InputError, ShrinkflowError
 from tasks import tracking
-from tasks.tracking import packaging
+from tasks.pruning import prune
+from tasks.results import plot
+from tasks.store import LayerStore
+from tasks.tracking import layers_of_versions, packaging
 from tasks.tracking.by_hand import promote, rollback
 from tasks.tracking.connection import connected
 
@@ -81,7 +84,7 @@ def test_registration_without_flow_logs_every_stage(project, first):
         artifacts = {a.path for a in client.list_artifacts(run.info.run_id)}
     names = sorted(child.info.run_name for child in children)
     assert names == ["evaluate", "finetune", "prepare", "quantize", "register"]
-    assert artifacts == {"params.yaml", "report.html"}
+    assert artifacts == {"params.yaml", "report.html", "layer_keys.json"}
     assert "tiny version 1**, champion: gate passed" in run.data.tags["mlflow.note.content"]
     assert "version 1" in project.workspace.report.read_text()
 
@@ -119,6 +122,38 @@ def test_same_content_is_one_version(project, first):
     again = project.register(score=85.0, ratio=20.0)
     assert (again["version"], again["new"], again["alias"]) == (1, False, "champion")
     assert "is the champion already" in again["reason"]
+
+
+def test_layers_of_registered_versions_are_never_pruned(project, first, stage_files):
+    """The outputs are of other layers by now; the version still needs those it was made of."""
+    workspace, store = project.workspace, LayerStore(project.workspace.layers)
+    old, new = [f"{i:02x}" * 32 for i in range(4)], "ee" * 32
+    for key in (*old, new):
+        store.path(key).parent.mkdir(parents=True, exist_ok=True)
+        store.path(key).write_bytes(b"x")
+    workspace.plot("layers").unlink()
+    prune(workspace.root, max_age=None, max_bytes=0, dry_run=False)
+    assert [file.key for file in store.files()] == old
+    uri = tracking.store_uri(workspace, project.params)
+    assert layers_of_versions(workspace, uri) == {"tiny version 1": old}
+
+    stage_files.write_stages(workspace)  # equal content, made of other layers as well
+    table = plot(workspace, "layers")
+    table.assign(key=[new, *old[1:]]).to_csv(workspace.plot("layers"), index=False)
+    tracking.register(workspace, project.params)
+    assert layers_of_versions(workspace, uri) == {"tiny version 1": [*old, new]}
+
+
+def test_a_version_that_does_not_say_its_layers_stops_pruning(project, first):
+    uri = tracking.store_uri(project.workspace, project.params)
+    with connected(project.workspace, project.params) as client:
+        client.create_registered_model("old")
+        client.create_model_version("old", "file:///none", tags={"content_sha256": "x"})
+        try:
+            with pytest.raises(ShrinkflowError, match="old version 1 does not say which layers"):
+                layers_of_versions(project.workspace, uri)
+        finally:
+            client.delete_registered_model("old")
 
 
 def test_champion_keeps_its_alias_when_the_gate_gets_stricter(project, first):
