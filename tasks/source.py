@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import importlib.util
+import threading
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 from compress.errors import ShrinkflowError
 
 ROOT = Path(__file__).resolve().parent.parent
+# Mapped tasks ask in threads, and Python 3.11 fails where two of them parse (python/cpython#106905).
+_PARSER = threading.Lock()
 # Messages, progress and copying of files: none of it can change a result.
 NEUTRAL = frozenset({"compress.errors", "compress.progress", "compress.atomic"})
 
@@ -119,4 +122,6 @@ def _is_docstring(node: ast.stmt) -> bool:
 
 
 def _tree(file: Path) -> ast.Module:
-    return ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
+    text = file.read_text(encoding="utf-8")
+    with _PARSER:
+        return ast.parse(text, filename=str(file))
