@@ -78,6 +78,14 @@ class SharedFolder:
             except FileNotFoundError:
                 return
 
+    def remove_folder(self, folder: str) -> None:
+        """Removes a folder with all that is in it, if it is there."""
+        with self._opened(folder) as (filesystem, path):
+            try:
+                filesystem.rm(path, recursive=True)
+            except FileNotFoundError:
+                return
+
     @contextmanager
     def _opened(self, name: str) -> Iterator[tuple[Any, str]]:
         import fsspec

@@ -37,8 +37,7 @@ def put(
 
 def clear(shared: SharedFolder, workspace: Workspace) -> None:
     """Removes all of this workspace."""
-    for name in shared.names(_folder(workspace)):
-        shared.remove(name)
+    shared.remove_folder(_folder(workspace))
 
 
 def _file_of(file: Path, tensor: str) -> tuple[bytes, str]:

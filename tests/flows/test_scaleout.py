@@ -20,6 +20,7 @@ from compress.errors import InputError
 from flows.stage_flows import compress_group, flow_of
 from tasks import cluster, source
 from tasks.layers import LayerJob
+from tasks.outputs import read_json
 from tasks.workspace import Workspace
 from tests import services
 from tests.flows.workspaces import TINY, edit, write_workspace
@@ -119,7 +120,7 @@ def test_a_worker_is_killed_in_the_middle_and_the_layers_are_those_of_threads(
     assert [layer["key"] for layer in made] == [layer["key"] for layer in expected]
     assert layer_files(workspace.layers) == layer_files(local.layers)
     assert layer_files(shared / "layers") == layer_files(local.layers)
-    assert list((shared / "students").glob("*/*")) == []
+    assert list((shared / "students").iterdir()) == []
     assert all(p.is_dir() for p in shared.iterdir()), "no probe is left"
 
 
@@ -141,6 +142,13 @@ def test_over_s3_the_model_is_that_of_threads(finetuned, tmp_path, server, dask,
     assert made["dask"] == made["threads"]
     names = s3.keys("layers-of-a-team/")
     assert {name.rsplit("/", 1)[1] for name in names} == set(made["dask"][1])
+
+    other = Workspace(tmp_path / "other")  # of a colleague, with threads and the same store
+    shutil.copytree(finetuned, other.root, symlinks=True)
+    edit(other.root, lambda params: params.update(compute={"store": store}))
+    flow_of("quantize", load_params(other.params_file))(str(other.root))
+    assert read_json(other.timings("quantize"))["layers"] == {}, "no layer was computed again"
+    assert (other.compressed / "model.safetensors").read_bytes() == made["threads"][0]
 
 
 def test_workers_that_cannot_do_the_work_are_refused_at_once(tmp_path, tiny_model, server):

@@ -77,8 +77,9 @@ def test_weights_are_there_once_and_older_ones_go(shared, tmp_path):
             assert torch.equal(read_remote_tensor(url, name, sha256), tensors[name].float())
     folder = url.removeprefix(f"{shared.url}/").rpartition("/")[0]
     assert len(shared.names(folder)) == 2
-    students.clear(shared, workspace)
-    assert shared.names(folder) == []
+    for _ in range(2):
+        students.clear(shared, workspace)
+        assert shared.names(folder) == []
 
 
 def test_a_store_that_cannot_be_used_is_named(tmp_path):
