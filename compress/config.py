@@ -275,14 +275,19 @@ class ComputeConfig(Section):
 
     runner: Literal["threads", "dask"] = "threads"
     address: str | None = None
-    resources: dict[str, Annotated[float, Field(gt=0)]] = {}
+    resources: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
     store: str | None = None
 
-    @model_validator(mode="after")
-    def _same_everywhere(self) -> "ComputeConfig":
-        if self.store and "://" not in self.store and not Path(self.store).is_absolute():
+    @field_validator("store")
+    @classmethod
+    def _same_everywhere(cls, store: str | None) -> str | None:
+        if store and "://" not in store and not Path(store).is_absolute():
             raise ValueError("`store` must be an absolute folder or a URL (s3://bucket/folder)")
-        return self
+        if store and holds_password(store):
+            raise ValueError(
+                "a password does not belong into this file: give it in the environment"
+            )
+        return store
 
 
 class Params(Section):

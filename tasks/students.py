@@ -9,6 +9,7 @@ import platform
 from collections.abc import Mapping
 from pathlib import Path
 
+from compress.progress import progress_bar
 from tasks.shared import SharedFolder
 from tasks.workspace import Workspace
 
@@ -22,14 +23,16 @@ def put(
     """
     placed = {}
     there = set(shared.names(_folder(workspace)))
-    for tensor, file in tensors.items():
-        data, sha256 = _file_of(file, tensor)
-        name = hashlib.sha256(f"{tensor}:{sha256}".encode()).hexdigest()
-        name = f"{_folder(workspace)}/{name}.safetensors"
-        if name not in there or shared.size(name) != len(data):
-            shared.write(data, name)
-        there.discard(name)
-        placed[tensor] = shared.file(name), sha256
+    with progress_bar("hand out weights", len(tensors)) as bar:
+        for tensor, file in tensors.items():
+            data, sha256 = _file_of(file, tensor)
+            name = hashlib.sha256(f"{tensor}:{sha256}".encode()).hexdigest()
+            name = f"{_folder(workspace)}/{name}.safetensors"
+            if name not in there or shared.size(name) != len(data):
+                shared.write(data, name)
+            there.discard(name)
+            placed[tensor] = shared.file(name), sha256
+            bar.advance()
     for name in there:
         shared.remove(name)
     return placed

@@ -88,8 +88,9 @@ def test_a_store_that_cannot_be_used_is_named(tmp_path):
         SharedFolder(str(tmp_path / "file")).put(tmp_path / "file", "a")
     with pytest.raises(InputError, match=r"compute\.store nothing://x"):
         SharedFolder("nothing://x").size("a")
-    with pytest.raises(ValueError, match="absolute"):
-        ComputeConfig(store="relative/folder")
+    for store, says in (("relative/folder", "absolute"), ("sftp://me:secret@host/x", "password")):
+        with pytest.raises(ValueError, match=says):
+            ComputeConfig(store=store)
 
 
 def test_a_worker_that_sees_another_folder_says_so(tmp_path):
