@@ -5,8 +5,9 @@
     python -m benchmarks.streaming --json FILE           also writes the numbers
     python -m benchmarks.streaming --keep FOLDER         uses the checkpoint in it, if there is one
 
-The checkpoint has the shapes of a Llama and normal values whose scale differs by row, in shards of
-2 GB. RLIMIT_AS counts all that the process maps, libraries too: more than it ever holds.
+The checkpoint has the shapes of Llama 3 8B, half of its layers and a tied head: normal values whose
+scale differs by row, in shards of 2 GB. RLIMIT_AS counts all that the process maps, libraries too:
+more than it ever holds.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from compress.shards import Shard, ShardWriter, plan_shards, write_index
 LIMIT = 3_000_000_000
 SHARD = 2_000_000_000
 BANK = 1 << 25  # normal values, of which every tensor takes runs from places of its own
-LARGE = {"hidden": 3072, "inner": 8192, "heads": 24, "vocabulary": 128256}
+LARGE = {"hidden": 4096, "inner": 14336, "heads": 32, "vocabulary": 128256}  # of Llama 3 8B
 SMALL = {"hidden": 1024, "inner": 2816, "heads": 8, "vocabulary": 32000}
 KEY_HEADS = 8
 

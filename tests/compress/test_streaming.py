@@ -211,7 +211,9 @@ def test_values_that_cannot_be_clustered_are_found_before_work_starts(tmp_path, 
 def test_too_little_disk_or_memory_is_a_problem(tmp_path, monkeypatch):
     saved("bert", tmp_path / "source")
     monkeypatch.setattr("compress.estimates.free_memory", lambda: 1000)
-    monkeypatch.setattr("compress.resources.shutil.disk_usage", lambda place: SimpleNamespace(free=9))
+    monkeypatch.setattr(
+        "compress.resources.shutil.disk_usage", lambda place: SimpleNamespace(free=9)
+    )
     message = problems(tmp_path / "source", tmp_path / "out")
     assert "of memory are needed" in message and "of disk are needed" in message
 
