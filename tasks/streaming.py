@@ -70,30 +70,24 @@ def stream(
     Raises PlanError with all problems before any work; InputError where `out` is something else
     than a model folder.
     """
-    from compress.codecs.base import codec_class
     from compress.stream_plan import plan_stream
     from compress.streaming import compress_stream_layer, look_through, write_stream
 
     plan = plan_stream(source, settings, out)
     facts = look_through(plan)
+    keys = {
+        job.source.key: _layer_key(job, facts[job.source.key].sha256, seed) for job in plan.layers
+    }
     store, found, errors = LayerStore(layers), 0, []
+    store.require_writable(key for key in keys.values() if not store.path(key).is_file())
 
     def layer_file(job: "StreamLayer") -> Path:
         nonlocal found
-        settings = job.layer.settings
-        own_seed = caching.layer_seed(seed, job.layer.ref.name)
-        key = caching.key(
-            kind="streamed layer",
-            weight=facts[job.source.key].sha256,
-            dtype=str(job.source.dtype),
-            shape=list(job.source.shape),
-            settings=settings.model_dump(mode="json"),
-            seed=own_seed,
-            code=caching.method_version(codec_class(settings.method).__module__),
-        )
+        key = keys[job.source.key]
         report = store.find(key)
         found += report is not None
         if report is None:
+            own_seed = caching.layer_seed(seed, job.layer.ref.name)
             report = compress_stream_layer(job, seed=own_seed, out_path=store.path(key))
         errors.append(report["relative_distortion"] * facts[job.source.key].energy)
         return store.path(key)
@@ -109,4 +103,20 @@ def stream(
         relative_distortion=sum(errors) / energy if energy else 0.0,
         largest=plan.largest,
         peak_memory=peak_memory(),
+    )
+
+
+def _layer_key(job: "StreamLayer", weight: str, seed: int) -> str:
+    """Not that of the pipeline's layers: a large weight is fitted in another way."""
+    from compress.codecs.base import codec_class
+
+    settings = job.layer.settings
+    return caching.key(
+        kind="streamed layer",
+        weight=weight,
+        dtype=str(job.source.dtype),
+        shape=list(job.source.shape),
+        settings=settings.model_dump(mode="json"),
+        seed=caching.layer_seed(seed, job.layer.ref.name),
+        code=caching.method_version(codec_class(settings.method).__module__),
     )
