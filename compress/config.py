@@ -165,11 +165,13 @@ class QuantizeConfig(Section):
     """Group by group: compress the layers, then finetune the centroids and the rest.
 
     Every other key is a setting of `method`, for all groups that do not name another method; after
-    validation all of them are there, defaults filled in.
+    validation all of them are there, defaults filled in. With a budget every layer gets the
+    settings that do least damage within it; those written here are candidates among others.
     """
 
     model_config = ConfigDict(extra="allow")
     method: str = "product"
+    budget: BudgetConfig | None = None
     groups: Annotated[list[GroupConfig], Field(min_length=1)]
     finetune: RecoveryConfig = RecoveryConfig()
     rest: Literal["float16", "float32"] = "float16"
@@ -399,6 +401,8 @@ def _child(node: Any, key: str, override: str) -> Any:
     if isinstance(node, list):
         return node[_index(node, key, override)]
     child = node.setdefault(key, {})
+    if child is None:  # a section that may be null, such as quantize.budget
+        child = node[key] = {}
     if not isinstance(child, dict | list):
         raise InputError(f"-S {override}: `{key}` is a value, not a section")
     return child

@@ -5,13 +5,16 @@ through for NaN and Inf.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from compress import resources
+from compress.allocation.allocate import budget_problem, extremes, limit_of
+from compress.allocation.sizes import FileSizes
 from compress.codecs.base import codec_class
 from compress.config import Params
 from compress.errors import CheckpointError
@@ -79,11 +82,14 @@ def make_plan(
     num_labels: int | None = None,
     rows: Mapping[str, int] | None = None,
     workspace: Path | str = ".",
+    chosen: Mapping[str, Any] | None = None,
 ) -> Plan:
     """The plan for the model in `folder` (compress.sources.model_folder gives it).
 
     num_labels: classes of the task, else as config.json says; rows: number of rows by split
-    (train, validation, pretrain) for the time estimate; workspace: whose disk must hold the run.
+    (train, validation, pretrain) for the time estimate; workspace: whose disk must hold the run;
+    chosen: the settings of each layer that a budget pays for, without which a plan with a budget is
+    that of the least file there is.
     Problems are listed in the plan, not raised; InputError only where no model can be made.
     """
     folder, rows = Path(folder), rows or {}
@@ -98,7 +104,18 @@ def make_plan(
     except CheckpointError as error:
         problems.append(str(error))
 
-    layers = [layer for layer in selection.layers if not layer.problems()]
+    layers = list(selection.layers)
+    if params.quantize.budget is not None:
+        least, largest = extremes(layers, params.quantize)
+        layers = [replace(layer, settings=(chosen or least)[layer.ref.name]) for layer in layers]
+        if unfit := [problem for layer in layers for problem in layer.problems()]:
+            problems += unfit
+        else:
+            sizes = FileSizes(model, layers, params.quantize.rest)
+            ends = sizes.exact(least), sizes.exact(largest)
+            limit = limit_of(params.quantize.budget, dense_bytes)
+            problems += filter(None, [budget_problem(limit, *ends)])
+    layers = [layer for layer in layers if not layer.problems()]
     install(model, [LayerEntry.of(layer) for layer in layers])
     total_bytes = stored_bytes(model, params.quantize.rest)
     planned = tuple(_plan_layer(layer) for layer in layers)

@@ -118,7 +118,7 @@ def select(model: nn.Module, quantize: QuantizeConfig) -> Selection:
                 continue
             taken[ref.name] = group.name
             layers.append(SelectedLayer(group.name, ref, quantize.settings(group)))
-    for layer in layers:
+    for layer in layers if quantize.budget is None else ():  # else other settings may do
         problems += [f"{layer.ref.name} (group {layer.group}): {p}" for p in layer.problems()]
     notes = [
         f"{', '.join(layer.ref.aliases)} shares its weight with {layer.ref.name}: "

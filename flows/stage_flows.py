@@ -11,14 +11,25 @@ from typing import Any, cast
 from prefect import Flow, flow, unmapped
 from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Completed
+from prefect.task_runners import ThreadPoolTaskRunner
 
 from compress.config import Params
 from compress.errors import InputError, ShrinkflowError
 from compress.progress import Bar, progress_bar
 from flows.naming import run_name
-from tasks import cluster, data, evaluation, layers, quantization, registration, training
+from tasks import (
+    allocation,
+    cluster,
+    data,
+    evaluation,
+    layers,
+    quantization,
+    registration,
+    training,
+)
 from tasks.layers import CACHED, LayerJob
 from tasks.outputs import timed
+from tasks.store import LayerStore
 from tasks.workspace import Workspace, opened
 
 FLOWS: dict[str, Flow[..., Any]] = {}
@@ -64,10 +75,10 @@ def finetune(root: str, parent: str | None, timings: dict[str, Any]) -> None:
 @stage
 def quantize(root: str, parent: str | None, timings: dict[str, Any]) -> None:
     """Group by group: cluster the layers, then finetune the centroids and the rest."""
-    workspace, _ = opened(root)
+    workspace, params = opened(root)
     teacher = evaluation.evaluate_model(root, "finetuned")
     key, student = quantization.first_key(root), str(workspace.finetuned)
-    groups = quantization.list_groups(root)
+    groups, spent = _groups(root, params)
     reports: dict[str, Any] = {}
     seconds: dict[str, float] = {}
     recovered = []
@@ -83,7 +94,7 @@ def quantize(root: str, parent: str | None, timings: dict[str, Any]) -> None:
         key, student = group["key"], group["folder"]
         recovered.append(group["facts"])
     jobs = [job for group in groups for job in group]
-    quantization.finish(root, jobs, reports, recovered, student, teacher)
+    quantization.finish(root, jobs, reports, recovered, student, teacher, spent)
     timings["layers"] = seconds
 
 
@@ -99,6 +110,32 @@ def evaluate(root: str, parent: str | None, timings: dict[str, Any]) -> None:
 def register(root: str, parent: str | None, timings: dict[str, Any]) -> None:
     """Report, MLflow version, champion or challenger."""
     registration.register(root, parent)
+
+
+def _groups(root: str, params: Params) -> tuple[list[list[LayerJob]], Any]:
+    """The layers by group, and the allocation of the budget, if there is one."""
+    if params.quantize.budget is None:
+        return quantization.list_groups(root), None
+    threads: Any = ThreadPoolTaskRunner(max_workers=params.quantize.workers)
+    return spend_budget.with_options(task_runner=threads)(root)
+
+
+@flow(name="spend the budget", flow_run_name=run_name, validate_parameters=False)
+def spend_budget(root: str) -> tuple[list[list[LayerJob]], Any]:
+    """The layers by group, with the settings that the budget pays for, and the allocation. The
+    curves of the layers are measured as mapped tasks, always on this machine."""
+    workspace, _ = opened(root)
+    groups = quantization.list_groups(root)
+    jobs = [job for group in groups for job in group]
+    curve_jobs, store = allocation.list_curves(root, jobs), LayerStore(workspace.layers)
+    with progress_bar("measure layers", len(jobs)) as bar:
+        futures = allocation.measure_layer.map(curve_jobs, unmapped(store))
+        for future in as_completed(list(futures)):
+            future.wait()
+            bar.advance()
+    curves = {job.name: future.result() for job, future in zip(jobs, futures, strict=True)}
+    state = allocation.measure_sensitivity(root, jobs, return_state=True)
+    return allocation.spend(root, groups, curves, cast(dict[str, float], state.result()))
 
 
 def compress_group(root: str, student: str, jobs: list[LayerJob]) -> list[dict[str, Any]]:

@@ -6,15 +6,16 @@ A task takes folders, keys and plain values, so that it can run anywhere the fol
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas import State
 from prefect.states import Completed
 
-from compress.errors import CheckpointError
+from compress.errors import CheckpointError, ShrinkflowError
 from tasks import caching
+from tasks.allocation import COLUMNS, allocation_facts, allocation_rows
 from tasks.layer_tables import layer_row, totals, usage_rows
 from tasks.layers import CACHED, LayerJob, tensor_files
 from tasks.model_card import model_card
@@ -24,6 +25,9 @@ from tasks.stages import TABLE
 from tasks.store import LayerStore
 from tasks.training import CURVE
 from tasks.workspace import opened
+
+if TYPE_CHECKING:
+    from compress.allocation.allocate import Allocation
 
 DONE = "group.json"  # written last: a group without it is not finished
 
@@ -101,8 +105,12 @@ def finish(
     groups: Sequence[dict[str, Any]],
     student: str,
     teacher: dict[str, Any],
+    allocation: "Allocation | None" = None,
 ) -> None:
-    """artifacts/compressed with its card, the tables of layers, groups and codes, the metrics."""
+    """artifacts/compressed with its card, the tables of layers, groups and codes, the metrics.
+
+    Raises ShrinkflowError where the file is larger than the budget that `allocation` spends.
+    """
     from compress import quantization
 
     workspace, params = opened(root)
@@ -115,11 +123,19 @@ def finish(
     }
     card = model_card(params, read_json(workspace.data / "data.json"), metrics, table)
     written = quantization.finalize(params, Path(student), workspace.compressed, card)
+    if allocation and written["bytes"] > allocation.limit:
+        raise ShrinkflowError(
+            f"the file has {written['bytes']:,} bytes, more than the budget of "
+            f"{allocation.limit:,}; weights beyond fp16 are stored as fp32"
+        )
     curves = [{"group": f["group"], **row} for f in groups for row in f["curve"]]
     write_table(workspace.plot("layers"), rows)
     write_table(workspace.plot("groups"), table)
     write_table(workspace.plot("usage"), usage_rows(reports), ("name", "code", "count"))
     write_table(workspace.plot("quantize"), curves, ("group", *CURVE))
+    write_table(workspace.plot("allocation"), allocation_rows(allocation), COLUMNS)
+    if allocation:
+        metrics["budget"] = allocation_facts(allocation)
     metrics |= {
         "bytes": written["bytes"],
         "ratio": teacher["bytes"] / written["bytes"],

@@ -55,7 +55,12 @@ TABLE = {
     ),
     "quantize": Stage(
         description="group by group: cluster the layers, then finetune centroids and rest",
-        code=("compress.quantization", "compress.checkpoint", "compress.codecs.*"),
+        code=(
+            "compress.quantization",
+            "compress.checkpoint",
+            "compress.codecs.*",
+            "compress.allocation.*",
+        ),
         params=("data.metric", "seed", *QUANTIZE_PARAMS),
         deps=(
             "artifacts/data/train.parquet",
@@ -63,7 +68,7 @@ TABLE = {
             "artifacts/finetuned",
         ),
         outs=("artifacts/compressed",),
-        plots=("layers", "usage", "groups", "quantize"),
+        plots=("layers", "usage", "groups", "quantize", "allocation"),
         settings=None,
     ),
     "evaluate": Stage(

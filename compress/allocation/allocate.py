@@ -89,8 +89,10 @@ def allocate(
         return sum(row[j] for row, j in zip(damages, picks, strict=True))
 
     least = [min(range(len(row)), key=row.__getitem__) for row in costs]
-    if sizes.exact(chosen(least)) > limit:
-        raise infeasible(limit, sizes.exact(chosen(least)), _largest(sizes, names, options))
+    largest = [len(row) - 1 for row in options]
+    ends = (sizes.exact(chosen(picks)) for picks in (least, largest))
+    if problem := budget_problem(limit, *ends):
+        raise InputError(problem)
     capacity = limit - sizes.rest
     picks = solve(costs, damages, capacity) or least
     # The parts of the sum are upper bounds of header entries: what they overstate may be spent.
@@ -111,26 +113,30 @@ def allocate(
     )
 
 
-def infeasible(limit: int, least: int, largest: int) -> InputError:
-    """The error for a budget that no allocation meets."""
-    return InputError(
+def budget_problem(limit: int, least: int, largest: int) -> str | None:
+    """Why no allocation meets a limit; `least` and `largest` are the sizes that there are."""
+    if least <= limit:
+        return None
+    return (
         f"quantize.budget: {limit:,} bytes are too few: with these groups the file has from "
         f"{least:,} to {largest:,} bytes; raise the budget or add layers to the groups"
     )
 
 
-def size_range(
-    sizes: FileSizes, layers: Sequence[SelectedLayer], quantize: QuantizeConfig
-) -> tuple[int, int]:
-    """The least and the largest file that any budget can give, in bytes; nothing is measured."""
-    picks: list[dict[str, Any]] = [{}, {}]
+def extremes(
+    layers: Sequence[SelectedLayer], quantize: QuantizeConfig
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of the least and of the largest file that any budget can give; nothing is
+    measured. A layer for which no method has settings keeps its own."""
+    least, largest = {}, {}
     for layer in layers:
         found = sorted(
-            layer_candidates(layer, quantize),
+            layer_candidates(layer.ref.shape, layer.settings, quantize, layer.group),
             key=lambda s: codec_class(s.method).tensor_bytes(layer.ref.shape, s),
         )
-        picks[0][layer.ref.name], picks[1][layer.ref.name] = found[0], found[-1]
-    return sizes.exact(picks[0]), sizes.exact(picks[1])
+        found = found or [layer.settings]
+        least[layer.ref.name], largest[layer.ref.name] = found[0], found[-1]
+    return least, largest
 
 
 def _options(
@@ -144,7 +150,3 @@ def _options(
         size, distortion = point["bytes"], point["distortion"]
         found.append(Allocated(name, layer.group, settings, size, distortion, weight * distortion))
     return found
-
-
-def _largest(sizes: FileSizes, names: Sequence[str], options: Sequence[Sequence[Allocated]]) -> int:
-    return sizes.exact({n: row[-1].settings for n, row in zip(names, options, strict=True)})

@@ -1,27 +1,26 @@
 """The settings that a layer may get under a size budget: every method offers its own."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from compress.codecs.base import codec_class, methods
 from compress.config import QuantizeConfig
-from compress.selection import SelectedLayer
 
 
-def layer_candidates(layer: SelectedLayer, quantize: QuantizeConfig) -> list[Any]:
-    """Settings for one layer, each of which `fit` accepts; those of params.yaml come first.
+def layer_candidates(
+    shape: Sequence[int], nominal: Any, quantize: QuantizeConfig, group: str
+) -> list[Any]:
+    """Settings for one layer of `group`, each of which `fit` accepts; `nominal`, those of
+    params.yaml, come first.
 
     A group that names its method keeps to it; else all methods take part. Empty only where the
     nominal settings have a problem and no method offers others.
     """
-    only = next(group.method for group in quantize.groups if group.name == layer.group)
-    found = [layer.settings]
+    only = next(entry.method for entry in quantize.groups if entry.name == group)
+    found = [nominal]
     for name, method in methods().items():
         if only in (None, name):
-            found += method.candidates(layer.ref.shape, layer.settings)
-    fits = [
-        settings
-        for settings in found
-        if not codec_class(settings.method).problems(layer.ref.shape, settings)
-    ]
+            found += method.candidates(shape, nominal)
+    fits = [s for s in found if not codec_class(s.method).problems(shape, s)]
     unique = {settings.model_dump_json(): settings for settings in fits}
     return list(unique.values())

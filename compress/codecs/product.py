@@ -223,7 +223,8 @@ class ProductCodec(PackedCodec):
 
     @classmethod
     def candidates(cls, shape: Sequence[int], nominal: Any) -> list[CodebookConfig]:
-        return product_candidates(shape, nominal)
+        base = nominal if isinstance(nominal, CodebookConfig) else CodebookConfig()
+        return product_candidates(shape, base)
 
     @classmethod
     def expected_distortion(

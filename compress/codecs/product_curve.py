@@ -31,7 +31,8 @@ def sizes(shape: Sequence[int]) -> Iterator[tuple[int, int]]:
         n = shape[0] * row // d
         for k in CODEBOOK_SIZES:
             codes = n * bits_for(k)  # bits
-            if 16 * k * d <= CODEBOOK_SHARE * codes and bits_for(k) <= MAX_BITS * d:
+            small = k == CODEBOOK_SIZES[0] and n >= 2 * k  # the least that a tiny layer can get
+            if bits_for(k) <= MAX_BITS * d and (small or 16 * k * d <= CODEBOOK_SHARE * codes):
                 yield d, k
 
 

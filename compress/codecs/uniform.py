@@ -3,7 +3,7 @@ Paper on Neural Network Quantization", arXiv 2106.08295, sections 2.2 and 3.1)."
 
 import time
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
@@ -15,6 +15,7 @@ from compress.codecs.packed import PackedCodec
 from compress.config import CodecConfig
 
 SHRINK = torch.arange(100, 19, -2) / 100  # parts of the whole range that the grid search tries
+BUDGET_BITS = (4, 6, 8)  # that are tried under a size budget; fewer lose to codebooks
 SMALLEST = 2.0**-24  # a step that fp16 can hold
 
 
@@ -92,6 +93,11 @@ class UniformCodec(PackedCodec):
         codec.put_codes(_codes(rows, scale, zero, settings.bits).flatten().to(torch.int32))
         codec.check()
         return codec, codec.measured(weight, started)
+
+    @classmethod
+    def candidates(cls, shape: Sequence[int], nominal: Any) -> list[UniformConfig]:
+        base = nominal if isinstance(nominal, UniformConfig) else UniformConfig()
+        return [base.model_copy(update={"bits": bits}) for bits in BUDGET_BITS]
 
     def decode(self) -> Tensor:
         codes = self._indices().view(len(self.scale), -1)

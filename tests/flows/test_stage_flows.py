@@ -1,5 +1,6 @@
 """Quantizing as mapped tasks: failures of some layers, damaged files, and stopping by hand."""
 
+import csv
 import shutil
 import signal
 import time
@@ -152,3 +153,36 @@ def test_ctrl_c_ends_cleanly_and_the_stage_goes_on_later(workspace, prefect_home
     kept = stamps(workspace)
     quantize(workspace)
     assert {name: stamps(workspace)[name] for name in kept} == kept
+
+
+def test_a_budget_is_kept_and_what_was_measured_is_not_measured_again(workspace):
+    def spend(params):
+        params["quantize"]["budget"] = {"ratio": 2.1}
+
+    edit(workspace.root, spend)
+    quantize(workspace)
+    path = workspace.compressed / "model.safetensors"
+    first = path.read_bytes()
+    facts = read_json(workspace.metrics("quantize"))
+    dense = facts["bytes_uncompressed"]
+    assert len(first) == facts["bytes"] == facts["budget"]["bytes"] <= dense / 2.1
+    assert facts["budget"]["limit"] == int(dense / 2.1)
+    with workspace.plot("allocation").open(newline="") as file:
+        chosen = {row["name"]: row for row in csv.DictReader(file)}
+    with workspace.plot("layers").open(newline="") as file:
+        made = {row["name"]: row for row in csv.DictReader(file)}
+    assert chosen.keys() == made.keys()
+    for name, row in chosen.items():
+        assert row["bytes"] == made[name]["bytes"]
+        assert row["settings"].startswith(made[name]["method"])
+        assert "codebook_size 8" not in row["settings"]  # what params.yaml says
+        assert float(row["predicted_damage"]) > 0
+
+    measured = sorted(workspace.layers.glob("*/*.json"))
+    assert len(measured) == len(chosen) + 1  # and the sensitivity
+    measured[0].write_text("{")
+    before = {file: file.stat().st_mtime_ns for file in measured}
+    quantize(workspace)
+    again = [file for file in measured if file.stat().st_mtime_ns != before[file]]
+    assert again == [measured[0]]
+    assert path.read_bytes() == first
