@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from compress.atomic import new_file
 from compress.config import DataConfig, Params, TextConfig
-from compress.errors import InputError
-from compress.sources import local_path, model_folder
+from compress.errors import HubError, InputError
+from compress.sources import local_path, may_pass, model_folder
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -147,7 +147,8 @@ def _read(config: TextConfig, split: str, base: Path) -> "Dataset":
             return load_dataset(hub[0], hub[1], split=split)
         except (DatasetNotFoundError, ConnectionError, ValueError, OSError) as error:
             reason = str(error).splitlines()[0]
-            raise InputError(
+            kind = HubError if may_pass(error) else InputError
+            raise kind(
                 f"{config.source}: no such file, and the hub gave no split `{split}`: {reason}"
             ) from None
     files = sorted(path.glob(f"{split}*.parquet")) if path.is_dir() else [path]

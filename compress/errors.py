@@ -9,6 +9,14 @@ class InputError(ShrinkflowError, ValueError):
     """A value handed in by the user (params, data, weights) cannot be worked with."""
 
 
+class UnreachableError(ShrinkflowError):
+    """A server did not answer: the same may work a little later."""
+
+
+class HubError(InputError, UnreachableError):
+    """The hub did not answer, or had no time: the same may work a little later."""
+
+
 class PlanError(InputError):
     """Every problem that a plan has, listed at once."""
 

@@ -3,7 +3,7 @@
 import importlib.util
 from pathlib import Path
 
-from compress.errors import InputError
+from compress.errors import HubError, InputError
 
 PACKAGE = "package:"
 
@@ -71,6 +71,18 @@ def _download(source: str, revision: str | None) -> Path:
         raise InputError(f"{source}: neither a folder nor a valid hub id") from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{source}: no such folder, and the hub did not give it: {reason}"
-        ) from None
+        kind = HubError if may_pass(error) else InputError
+        raise kind(f"{source}: no such folder, and the hub did not give it: {reason}") from None
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether what the hub's library raised may be over a little later: no answer, or a server that
+    has no time; not an answer, and not where HF_HUB_OFFLINE asks for none."""
+    from huggingface_hub.constants import is_offline_mode
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    if isinstance(error, HfHubHTTPError):
+        status = getattr(error.response, "status_code", 500)
+        return status >= 500 or status == 429
+    lost = isinstance(error, LocalEntryNotFoundError | ConnectionError | TimeoutError)
+    return lost and not is_offline_mode()

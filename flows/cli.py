@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -59,19 +59,55 @@ def run(params: ParamsFile = DEFAULT, overrides: Overrides = None) -> None:
         from tasks.lock import workspace_lock
         from tasks.params_file import set_up
         from tasks.summary import summarize
+        from tasks.workspace import workspace_of
 
         started = time.perf_counter()
-        workspace, notes = set_up(params, overrides or ())
+        load_params(params, overrides or ())  # nothing is made for what is not valid
+        # Refused at once rather than when everything is up, and nothing written for another's run.
+        with workspace_lock(workspace_of(params)):
+            workspace, notes = set_up(params, overrides or ())
         for text in notes:
             note(text)
-        with workspace_lock(workspace):
-            pass  # refused at once rather than when everything is up
         with flow_session(workspace):
             from flows.pipeline import pipeline
 
-            done = pipeline(str(workspace.root))
+            done = cast(list[str], pipeline(str(workspace.params_file)))
         show_summary(summarize(workspace), done, time.perf_counter() - started)
         show_next_steps(workspace, load_params(workspace.params_file))
+
+
+@app.command()
+def serve(
+    cron: Annotated[str, typer.Option(help='When to run: "0 2 * * *" is every night at two.')],
+    params: ParamsFile = DEFAULT,
+    timezone: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Europe/Berlin; else the machine's own.")
+    ] = None,
+) -> None:
+    """Run on a schedule, without a server of your own, for as long as this command runs."""
+    from flows.session import failures, flow_session, keep_ctrl_c
+    from tasks.server import prefect_home
+
+    keep_ctrl_c()
+    with failures():
+        from compress.config import load_params
+        from flows.console import note, show_schedule
+        from tasks.params_file import set_up
+        from tasks.workspace import workspace_of
+
+        values = load_params(params)
+        with prefect_home(workspace_of(params).prefect):
+            from tasks.schedules import cron_times
+
+            times = cron_times(cron, timezone)
+            workspace, notes = set_up(params)
+            for text in notes:
+                note(text)
+            with flow_session(workspace, stays=True) as pages:
+                from flows.serving import serve as until_stopped
+
+                show_schedule(workspace, times, pages)
+                until_stopped(workspace, values, times)
 
 
 @app.command()

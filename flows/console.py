@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,14 @@ from tasks.tracking_uri import embedded_file, given_uri
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
+
     from compress.plan import Plan
+    from tasks.schedules import CronTimes
     from tasks.streaming import StreamSummary
 
 SHOWN_REASONS = 3
+SHOWN_TIMES = 3
 # Tables and results; everything else goes to stderr, as progress does. A file is not wrapped.
 output = Console(width=None if sys.stdout.isatty() else 160)
 
@@ -44,6 +49,31 @@ def stage_starts(name: str, reasons: Sequence[str]) -> None:
 
 def stage_ends(name: str, seconds: float) -> None:
     terminal.print(Text.assemble(("✓ ", "green"), f"{name:<10}", (duration(seconds), "dim")))
+
+
+def show_schedule(workspace: Workspace, times: "CronTimes", pages: str | None) -> None:
+    """What `shrinkflow serve` will do, and where to look."""
+    upcoming = ", ".join(moment(when) for when in times.next(SHOWN_TIMES))
+    lines = [("serving", f"{_short(workspace.params_file)} at {times.cron} ({times.timezone})")]
+    lines += [("next", upcoming)]
+    lines += [("flow runs", pages)] if pages else []
+    for name, text in lines:
+        terminal.print(Text.assemble((f"{name:<12}", "dim"), text), soft_wrap=True)
+    terminal.print(Text("Ctrl-C ends it", style="dim"))
+
+
+def run_ends(run: "FlowRun", upcoming: Sequence[datetime]) -> None:
+    """A line for a run that `shrinkflow serve` has seen end."""
+    assert run.state is not None
+    done = run.state.is_completed()
+    mark = ("✓ ", "green") if done else ("✗ ", "red")
+    name = "" if done else f"{run.state.name}: "
+    text = (run.state.message or "").removeprefix("Flow run encountered an exception: ")
+    spent = duration(run.total_run_time.total_seconds())
+    due = run.expected_start_time
+    when = moment(due.astimezone(upcoming[0].tzinfo)) if due else ""
+    after = f" ({spent}); next {moment(upcoming[0])}"
+    terminal.print(Text.assemble(mark, f"{when}  {name}{text}", (after, "dim")), soft_wrap=True)
 
 
 def show_summary(summary: Summary, done: Sequence[str], seconds: float) -> None:
@@ -190,6 +220,11 @@ def _add_sums(table: Table, rest: int, total: int, precision: str) -> None:
 
 def _shape(shape: Sequence[int]) -> str:
     return "x".join(str(size) for size in shape)
+
+
+def moment(when: datetime) -> str:
+    """`Mon 23 Nov 02:00`."""
+    return f"{when:%a %d %b %H:%M}"
 
 
 def size(count: float) -> str:

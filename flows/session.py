@@ -1,8 +1,11 @@
 """Around every command that runs flows: log, Prefect server, one message for what fails."""
 
+import _thread
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +20,13 @@ _log: Path | None = None
 
 
 @contextmanager
-def flow_session(workspace: Workspace) -> Iterator[None]:
-    """Flows may be imported and run inside."""
+def flow_session(workspace: Workspace, stays: bool = False) -> Iterator[str | None]:
+    """Flows may be imported and run inside; with `stays`, schedules fire. Yields the address of the
+    server's pages where it is ours and stays."""
     global _log
     _log = log_to(workspace.logs)
-    with prefect_server(workspace.prefect) as server, flows_on(server):
-        yield
+    with prefect_server(workspace.prefect, stays) as server, flows_on(server):
+        yield server.url.removesuffix("/api") if server is not None and stays else None
 
 
 @contextmanager
@@ -46,6 +50,19 @@ def failures() -> Iterator[None]:
     except Exception as error:
         logging.getLogger(__name__).exception("failed")
         _end(FAILED, f"{type(error).__name__}: {error}", _log)
+
+
+def keep_ctrl_c() -> None:
+    """Ctrl-C reaches every process of a terminal at once. Runs are ours to stop: they inherit that
+    SIGINT is blocked, and here a thread hands it to the main one. Call it before threads start."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+    def hand_over() -> None:
+        while True:
+            signal.sigwait({signal.SIGINT})
+            _thread.interrupt_main()
+
+    threading.Thread(target=hand_over, daemon=True).start()
 
 
 def _end(status: int, message: str, log: Path | None = None) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from prefect import Flow, flow, unmapped
+from prefect.context import TagsContext
 from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -16,7 +17,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from compress.config import Params
 from compress.errors import InputError, ShrinkflowError
 from compress.progress import Bar, progress_bar
-from flows.naming import run_name
+from flows.naming import stage_name
 from tasks import (
     allocation,
     cluster,
@@ -42,11 +43,13 @@ def stage(body: Callable[[str, str | None, dict[str, Any]], None]) -> Flow[..., 
     """
     name = body.__name__
 
-    @flow(name=name, flow_run_name=run_name, description=body.__doc__, validate_parameters=False)
+    @flow(name=name, flow_run_name=stage_name, description=body.__doc__, validate_parameters=False)
     def run(root: str, parent: str | None = None, cached: bool = False) -> Any:
         if cached:
             return Completed(name=CACHED, message="DVC: nothing that it depends on has changed")
-        with timed(Workspace(Path(root)), name) as timings:
+        # A task with tags asks the server for a slot of each: the flow run's are enough.
+        untagged = TagsContext(current_tags=set())
+        with untagged, timed(Workspace(Path(root)), name) as timings:
             body(root, parent, timings)
         return Completed(message="done")
 

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 COLUMNS = ("name", "group", "settings", "bytes", "predicted_distortion", "predicted_damage")
 
 
-@task(name="list the candidates of every layer", cache_policy=NO_CACHE)
+@task(
+    name="list the candidates of every layer",
+    task_run_name="list the candidates of every layer",
+    cache_policy=NO_CACHE,
+)
 def list_curves(root: str, jobs: Sequence[LayerJob]) -> list[CurveJob]:
     """What to measure of the finetuned model."""
     workspace, params = opened(root)
@@ -40,7 +44,11 @@ def measure_layer(job: CurveJob, store: LayerStore) -> State[dict[str, Any]]:
     return Completed(name=CACHED if found else "Completed", data=curve)
 
 
-@task(name="measure the sensitivity of the layers", cache_policy=NO_CACHE)
+@task(
+    name="measure the sensitivity of the layers",
+    task_run_name="measure the sensitivity of the layers",
+    cache_policy=NO_CACHE,
+)
 def measure_sensitivity(root: str, jobs: Sequence[LayerJob]) -> State[dict[str, float]]:
     """What an error in each layer of the finetuned model does to the loss of the recovery."""
     check_unchanged(TABLE["quantize"].code)
@@ -51,7 +59,7 @@ def measure_sensitivity(root: str, jobs: Sequence[LayerJob]) -> State[dict[str, 
     return Completed(name=CACHED if found else "Completed", data=values)
 
 
-@task(name="spend the budget", cache_policy=NO_CACHE)
+@task(name="spend the budget", task_run_name="spend the budget", cache_policy=NO_CACHE)
 def spend(
     root: str,
     groups: Sequence[Sequence[LayerJob]],

@@ -6,10 +6,16 @@ from prefect.cache_policies import NO_CACHE
 from compress.errors import PlanError
 from tasks import cluster
 from tasks.planning import plan_of
+from tasks.retrying import NETWORK
 from tasks.workspace import STAGES, opened
 
 
-@task(name="check params, model, data and tracking", cache_policy=NO_CACHE)
+@task(
+    name="check params, model, data and tracking",
+    task_run_name="check params, model, data and tracking",
+    cache_policy=NO_CACHE,
+    **NETWORK,
+)
 def check(root: str, stage: str) -> None:
     """Before `stage`, the first that has work to do, and all after it.
 

@@ -4,10 +4,11 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.outputs import write_json
+from tasks.retrying import NETWORK
 from tasks.workspace import opened
 
 
-@task(name="prepare data", cache_policy=NO_CACHE)
+@task(name="prepare data", task_run_name="prepare data", cache_policy=NO_CACHE, **NETWORK)
 def prepare(root: str) -> None:
     """Rows of text -> artifacts/data and metrics/prepare.json."""
     from compress import data

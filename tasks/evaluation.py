@@ -21,7 +21,11 @@ def evaluate_model(root: str, model: str) -> dict[str, Any]:
     return found | {"bytes": weight_bytes(folder)}
 
 
-@task(name="compare with the uncompressed model", cache_policy=NO_CACHE)
+@task(
+    name="compare with the uncompressed model",
+    task_run_name="compare with the uncompressed model",
+    cache_policy=NO_CACHE,
+)
 def compare(root: str, compressed: dict[str, Any], uncompressed: dict[str, Any]) -> None:
     """Writes metrics/evaluate.json: both scores and sizes, the drop in points, the ratio."""
     workspace, _ = opened(root)

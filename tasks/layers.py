@@ -69,7 +69,11 @@ class GroupWork:
     resources: dict[str, float]
 
 
-@task(name="hand out the layers of a group", cache_policy=NO_CACHE)
+@task(
+    name="hand out the layers of a group",
+    task_run_name="hand out the layers of a group",
+    cache_policy=NO_CACHE,
+)
 def hand_out(root: str, student: str, jobs: list[LayerJob]) -> GroupWork:
     """Where the weights of `jobs` are in the model folder `student`, and which go together.
 
@@ -95,7 +99,11 @@ def hand_out(root: str, student: str, jobs: list[LayerJob]) -> GroupWork:
     return GroupWork(batches(placed, gpus), place, params.compute.resources)
 
 
-@task(name="take back the layers of a group", cache_policy=NO_CACHE)
+@task(
+    name="take back the layers of a group",
+    task_run_name="take back the layers of a group",
+    cache_policy=NO_CACHE,
+)
 def take_back(root: str, work: GroupWork, keys: list[str]) -> None:
     """Brings layers that other machines have made into the store here; the weights there go.
 

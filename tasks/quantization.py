@@ -16,6 +16,7 @@ from prefect.states import Completed
 from compress.errors import CheckpointError, ShrinkflowError
 from tasks import caching
 from tasks.allocation import COLUMNS, allocation_facts, allocation_rows
+from tasks.artifacts import show_layers
 from tasks.layer_tables import layer_row, totals, usage_rows
 from tasks.layers import CACHED, LayerJob, tensor_files
 from tasks.model_card import model_card
@@ -32,7 +33,11 @@ if TYPE_CHECKING:
 DONE = "group.json"  # written last: a group without it is not finished
 
 
-@task(name="list the layers of every group", cache_policy=NO_CACHE)
+@task(
+    name="list the layers of every group",
+    task_run_name="list the layers of every group",
+    cache_policy=NO_CACHE,
+)
 def list_groups(root: str) -> list[list[LayerJob]]:
     """The layers that params.yaml selects, by group, in the order in which they are quantized."""
     from compress.selection import select
@@ -89,7 +94,11 @@ def recover_group(
     return Completed(data=result | {"facts": facts})
 
 
-@task(name="name the inputs of the first group", cache_policy=NO_CACHE)
+@task(
+    name="name the inputs of the first group",
+    task_run_name="name the inputs of the first group",
+    cache_policy=NO_CACHE,
+)
 def first_key(root: str) -> str:
     """What every group depends on: the teacher and the rows."""
     workspace, _ = opened(root)
@@ -97,7 +106,11 @@ def first_key(root: str) -> str:
     return caching.key(teacher=caching.hash_folder(workspace.finetuned), rows=rows)
 
 
-@task(name="write the compressed model", cache_policy=NO_CACHE)
+@task(
+    name="write the compressed model",
+    task_run_name="write the compressed model",
+    cache_policy=NO_CACHE,
+)
 def finish(
     root: str,
     jobs: Sequence[LayerJob],
@@ -142,6 +155,7 @@ def finish(
         "groups": {row["group"]: {k: v for k, v in row.items() if k != "group"} for row in table},
     }
     write_json(workspace.metrics("quantize"), metrics)
+    show_layers(workspace, rows)
 
 
 def _group_row(facts: dict[str, Any], rows: list[dict[str, Any]], before: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A Prefect server for the length of one run, where the user has named none.
+"""A Prefect server of our own, where the user has named none: for one run, or while we serve.
 
 It starts in the background while the rest is imported, listens on loopback only, and ends with the
 process that started it, even when that is killed: it watches for its parent.
@@ -15,32 +15,32 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from compress.errors import ShrinkflowError
 
 START_SECONDS = 90.0
 WATCH_SECONDS = 0.5
 DRAIN_SECONDS = 10.0
-# Schedules, automations and the like are for servers that stay.
-SERVER_ENVIRONMENT = {
-    "PREFECT_UI_ENABLED": "0",
-    "PREFECT__SERVER_EPHEMERAL": "1",
-    "PREFECT__SERVER_FINAL": "1",
-}
+# Schedules, pages and the like are for servers that stay.
+FOR_ONE_RUN = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"}
 
 
 class Server:
-    """A starting or running server."""
+    """A starting or running server. One that `stays` runs schedules and shows its pages."""
 
-    def __init__(self, home: Path):
+    def __init__(self, home: Path, stays: bool = False):
         home.mkdir(parents=True, exist_ok=True)
         listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+        self.stays = stays
         self.log = home / "server.log"
+        kind = {"PREFECT_UI_API_URL": self.url} if stays else FOR_ONE_RUN
+        own = {"PREFECT_HOME": str(home), "PREFECT__SERVER_FINAL": "1"}
         with listener, self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tasks.server", str(listener.fileno())],
-                env=os.environ | SERVER_ENVIRONMENT | {"PREFECT_HOME": str(home)},
+                env=os.environ | own | kind,
                 pass_fds=[listener.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -72,21 +72,33 @@ class Server:
 
 
 @contextmanager
-def prefect_server(home: Path) -> Iterator[Server | None]:
-    """Starts a server for Prefect with its state in `home`, also when Prefect is not imported yet.
+def prefect_home(home: Path) -> Iterator[bool]:
+    """Prefect keeps its state in `home` inside, which it reads when it is first imported.
 
-    None where PREFECT_API_URL or PREFECT_HOME is set: then the user's server or profile is used.
+    False where PREFECT_API_URL or PREFECT_HOME is set: then the user's server or profile is used.
     """
-    if os.environ.get("PREFECT_API_URL") or os.environ.get("PREFECT_HOME"):
-        yield None
+    kept = os.environ.get("PREFECT_HOME")
+    if os.environ.get("PREFECT_API_URL") or kept not in (None, str(home)):
+        yield False
         return
-    server = Server(home)
-    os.environ["PREFECT_HOME"] = str(home)  # read when Prefect is imported
+    os.environ["PREFECT_HOME"] = str(home)
     try:
-        yield server
+        yield True
     finally:
-        server.stop()
-        del os.environ["PREFECT_HOME"]
+        if kept is None:
+            del os.environ["PREFECT_HOME"]
+
+
+@contextmanager
+def prefect_server(home: Path, stays: bool = False) -> Iterator[Server | None]:
+    """Starts a server for Prefect with its state in `home`; None where the user has one."""
+    with prefect_home(home) as ours:
+        server = Server(home, stays) if ours else None
+        try:
+            yield server
+        finally:
+            if server is not None:
+                server.stop()
 
 
 @contextmanager
@@ -102,10 +114,9 @@ def flows_on(server: Server | None) -> Iterator[None]:
     from prefect import settings
 
     server.wait()
-    changes = {
-        settings.PREFECT_API_URL: server.url,
-        settings.PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
-    }
+    changes: dict[Any, Any] = {settings.PREFECT_API_URL: server.url}
+    if not server.stays:
+        changes[settings.PREFECT_FLOWS_HEARTBEAT_FREQUENCY] = None
     with settings.temporary_settings(changes):
         try:
             yield

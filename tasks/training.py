@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 CURVE = ("step", "loss", "learning_rate", "grad_norm")
 
 
-@task(name="continue masked-language-model training", cache_policy=NO_CACHE)
+@task(
+    name="continue masked-language-model training",
+    task_run_name="continue masked-language-model training",
+    cache_policy=NO_CACHE,
+)
 def pretrain(root: str) -> None:
     """The source model and pretrain.parquet -> artifacts/pretrained, its curve and metrics."""
     from compress import training
@@ -32,7 +36,7 @@ def pretrain(root: str) -> None:
     _write(workspace, "pretrain", trained)
 
 
-@task(name="finetune on the task", cache_policy=NO_CACHE)
+@task(name="finetune on the task", task_run_name="finetune on the task", cache_policy=NO_CACHE)
 def finetune(root: str) -> None:
     """artifacts/pretrained and train.parquet -> artifacts/finetuned, its curve and metrics."""
     from compress import training

@@ -11,16 +11,18 @@ import mlflow
 import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from compress.config import Params
-from compress.errors import InputError, ShrinkflowError
+from compress.errors import InputError, ShrinkflowError, UnreachableError
 from compress.redaction import without_password
 from tasks.tracking_uri import VARIABLE, embedded_file, given_uri, store_uri
 from tasks.workspace import Workspace
 
 FAILURES = (MlflowException, SQLAlchemyError, OSError, ImportError)
 ARTIFACT_STORES = ("boto3", "botocore", "google", "azure")  # whose errors MLflow passes on
+# Codes of an error that may be over a little later; that of a lost connection is the first.
+PASSING = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
 DATABASES = ("postgresql", "mysql", "mssql")  # reached directly, without a server of MLflow's
 SERVED = ("http:", "https:", "databricks")
 # So that MLflow's pages open as those of a training project, not of a chat application.
@@ -112,12 +114,20 @@ def _one_error(uri: str) -> Iterator[None]:
     except Exception as error:
         if not _is_outage(error):
             raise
-        raise ShrinkflowError(f"MLflow at {without_password(uri)}: {reason(error)}") from error
+        kind = UnreachableError if _may_pass(error) else ShrinkflowError
+        raise kind(f"MLflow at {without_password(uri)}: {reason(error)}") from error
 
 
 def _is_outage(error: Exception) -> bool:
     module = type(error).__module__.partition(".")[0]
     return isinstance(error, FAILURES) or module in ARTIFACT_STORES
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether another try may help: no answer, or one that there is no time now."""
+    if isinstance(error, MlflowException):
+        return error.error_code in PASSING
+    return isinstance(error, OperationalError | ConnectionError | TimeoutError)
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def test_only_one_place_imports(library, place):
             assert allowed or library not in names, f"{file} imports {library}"
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["plan"], ["promote"], ["cache"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["serve"], ["plan"], ["promote"], ["cache"]])
 def test_help_is_quick_because_it_imports_nothing_heavy(command):
     code = (
         "import sys\n"
