@@ -21,7 +21,8 @@ def of_model(params: Params) -> str:
 - **challenger** is the latest that did not; its tag `reason` says why
 
 ```python
-mlflow.pyfunc.load_model("models:/{name}@champion").predict(pandas.DataFrame({{{row}}}))
+model = mlflow.pyfunc.load_model("models:/{name}@champion")
+model.predict(pandas.DataFrame({{{row}}}))
 ```
 """
 
@@ -32,8 +33,8 @@ def of_version(params: Params, results: Results) -> str:
     side = "above" if found.drop < 0 else "below"
     rows = results.data.get("rows", {}).get("validation")
     text = (
-        f"**{size(found.bytes)}, {times(found.ratio)} smaller** than `{params.model.source}` in "
-        f"fp32. {found.metric.capitalize()} **{found.score:.2f}**"
+        f"{size(found.bytes)}, {times(found.ratio)} smaller than `{params.model.source}` in "
+        f"fp32. {found.metric.capitalize()} {found.score:.2f}"
         f"{f' on {rows:,} held-out rows' if rows else ''} of `{params.data.source}`, "
         f"{abs(found.drop):.2f} points {side} the uncompressed model.\n"
     )
@@ -50,12 +51,16 @@ def of_run(params: Params, results: Results, registration: Mapping[str, Any]) ->
 
 
 def _groups(results: Results) -> str:
-    """A table of score and size after each group, empty where there is none."""
+    """Score and size after each group, empty where there is none.
+
+    The file is stored with fewer digits than the model that was finetuned: its score is its own.
+    A list, because MLflow shows tables without space between their columns.
+    """
     if results.groups is None:
         return ""
     found = results.candidate()
     rows = [("uncompressed", results.score_before, results.bytes_before)]
-    rows += results.groups[["group", "score", "bytes"]].itertuples(index=False)
-    lines = [f"| after | {found.metric} | size |", "|---|---|---|"]
-    lines += [f"| {group} | {score:.2f} | {size(count)} |" for group, score, count in rows]
-    return "\n" + "\n".join(lines) + "\n"
+    for group, score, count in results.groups[["group", "score", "bytes"]].itertuples(index=False):
+        rows.append((f"after {group}", score, count))
+    rows.append(("the file", found.score, found.bytes))
+    return "\n" + "".join(f"- {name}: {score:.2f}, {size(n)}\n" for name, score, n in rows)

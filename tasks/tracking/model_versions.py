@@ -64,8 +64,8 @@ def create(
 
 def log_numbers(client: MlflowClient, model: LoggedModel, run: str, results: Results) -> None:
     """The scores of the logged model: MLflow's list of models is sorted by them."""
-    judged, now = results.candidate(), int(time.time() * 1000)
-    values = {name: float(getattr(judged, name)) for name in ("score", "drop", "ratio", "bytes")}
+    found, now = results.metrics["evaluate"], int(time.time() * 1000)
+    values = {name: float(found[name]) for name in ("score", "drop", "ratio", "bytes")}
     metrics = [
         Metric(name, value, now, 0, model_id=model.model_id, run_id=run)
         for name, value in values.items()

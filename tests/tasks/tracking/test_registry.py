@@ -70,7 +70,7 @@ def test_first_version_is_champion(project, first, tiny_bert):
     assert int(tags["bytes"]) == size
     assert tags["parent_model"] == str(tiny_bert)
     assert tags["data_hash"] == "b" * 64
-    assert project.version(1).description.startswith("**")
+    assert project.version(1).description.startswith("11 kB, 20.0× smaller")
     assert json.loads(json.dumps(first)) == first
 
 
