@@ -17,6 +17,8 @@ from tests.compress.models import roberta, text_input
 
 # Settings for weights as small as those of tests; every other method is tested with its defaults.
 SMALL = {
+    "lowrank": [{"rank": 8}, {"rank": 8, "p": 1}],
+    "subspace": [{"subspaces": 2, "dimension": 8}, {"subspaces": 3, "dimension": 6}],
     "residual": [{"block_size": 4, "codebook_size": 8}],
     "sparse": [{"bits": 3}, {"bits": 4, "outliers": 0.1}],
     "product": [{"block_size": 4, "codebook_size": 16, "row_scale": True}],

@@ -1,0 +1,35 @@
+"""Factors of a matrix: what the low-rank methods share. In double precision, so that they are the
+same bytes in fp16 whatever the number of threads."""
+
+import torch
+from torch import Tensor
+
+
+def truncated_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """left (n, rank) and right (rank, d) of the best approximation of `matrix` (n, d), float64.
+
+    The rows of `right` are orthonormal and the largest entry of each is positive. It comes from the
+    eigenvectors of the smaller Gram matrix; where the rank of the matrix is less, zeros follow.
+    """
+    a = matrix.double()
+    n, d = a.shape
+    gram = a.T @ a if d <= n else a @ a.T
+    vectors = torch.linalg.eigh(gram).eigenvectors[:, -rank:].flip(1)  # largest first
+    right = vectors.T if d <= n else _unit(vectors.T @ a)
+    largest = right.abs().argmax(dim=1, keepdim=True)
+    right = right * right.gather(1, largest).sign()
+    return a @ right.T, right
+
+
+def balanced(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """The same product, each column of `left` as long as its row of `right`: fit for fp16."""
+    lengths = left.norm(dim=0), right.norm(dim=1)  # (rank,) each
+    ratio = torch.where(lengths[0] > 0, (lengths[1] / lengths[0]).sqrt(), 1.0)
+    return left * ratio, torch.where(lengths[0] > 0, 1 / ratio, 0.0)[:, None] * right
+
+
+def _unit(rows: Tensor) -> Tensor:
+    """Orthogonal rows, each of length 1, but for those that are zero (to rounding)."""
+    length = rows.norm(dim=1, keepdim=True)
+    there = length > 1e-8 * length.max()
+    return torch.where(there, rows / length.clamp_min(1e-300), 0.0)
