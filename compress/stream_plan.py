@@ -21,7 +21,7 @@ from compress.skeleton import declared_model, tensor_key
 from compress.source_weights import weight_files
 from compress.tensor_file import StoredTensor, check_index, read_header
 
-WORTH = 0.5  # without groups of the user's: a layer is compressed if it becomes half as large
+WORTH = 0.75  # of the size in fp16: without groups of the user's, what compresses to it or less
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def plan_stream(
 ) -> StreamPlan:
     """The plan for a checkpoint folder and the section `quantize` of a params file.
 
-    Without `groups` in the settings every layer is selected that becomes half as large or less.
+    Without `groups` in the settings every layer is selected that becomes a quarter smaller or more.
     disk_share: how often the output lies on the disk of `out` (itself, finished layers).
     Raises PlanError with all problems: patterns, blocks, missing or damaged shards, tensors that
     lack or differ, memory, disk. InputError where no model can be made of the folder.
