@@ -28,6 +28,7 @@ LLAMA = [(128, 4096, 4096), (64, 11008, 4096), (32, 4096, 11008), (2, 32000, 409
 BLOCK, CODEBOOK, PASSES = 8, 256, 7
 BATCH_WEIGHTS = 1 << 26  # as tasks.layers hands them out
 GPUS = (1, 8, 64)
+HANDED_AT_ONCE = 4  # as in tasks.students
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def predict(figures: Figures, workers: int, gpu: bool) -> Prediction:
     work = tasks(workers, gpu)
     weights = sum(count * size for count, size in work)
     stored = weights * figures.stored_bytes
-    waiting = stored * (figures.hash_byte + 1 / figures.worker_store)
+    waiting = stored * (figures.hash_byte / HANDED_AT_ONCE + 1 / figures.worker_store)
     parts = {
         "hand out": waiting * workers,
         "fit": 0.0,

@@ -131,9 +131,9 @@ def batches(jobs: list[LayerJob], gpus: int) -> list[list[LayerJob]]:
     take and at least a batch for each GPU; on the CPU, where that is no faster, single ones."""
     if not gpus:
         return [[job] for job in jobs]
-    alike: dict[Any, list[LayerJob]] = {}
+    alike: dict[tuple[tuple[int, ...], str], list[LayerJob]] = {}
     for job in jobs:
-        alike.setdefault((job.shape, job.settings), []).append(job)
+        alike.setdefault((job.shape, job.settings.model_dump_json()), []).append(job)
     made = []
     for (shape, _), found in alike.items():
         size = min(BATCH_WEIGHTS // math.prod(shape), math.ceil(len(found) / gpus))

@@ -7,11 +7,14 @@ killed run left is removed by the next one.
 import hashlib
 import platform
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from compress.progress import progress_bar
 from tasks.shared import SharedFolder
 from tasks.workspace import Workspace
+
+AT_ONCE = 4  # tensors in memory and under way: one stream does not fill the way to S3
 
 
 def put(
@@ -21,21 +24,24 @@ def put(
 
     What is there already stays. Returns, for each, its URL and the SHA-256 of its bytes.
     """
-    placed = {}
     there = set(shared.names(_folder(workspace)))
-    with progress_bar("hand out weights", len(tensors)) as bar:
-        for tensor, file in tensors.items():
-            data, sha256 = _file_of(file, tensor)
-            name = hashlib.sha256(f"{tensor}:{sha256}".encode()).hexdigest()
-            name = f"{_folder(workspace)}/{name}.safetensors"
-            if name not in there or shared.size(name) != len(data):
-                shared.write(data, name)
-            there.discard(name)
-            placed[tensor] = shared.file(name), sha256
+
+    def place(tensor: str) -> tuple[str, str]:
+        data, sha256 = _file_of(tensors[tensor], tensor)
+        name = hashlib.sha256(f"{tensor}:{sha256}".encode()).hexdigest()
+        name = f"{_folder(workspace)}/{name}.safetensors"
+        if name not in there or shared.size(name) != len(data):
+            shared.write(data, name)
+        return name, sha256
+
+    placed = {}
+    with progress_bar("hand out weights", len(tensors)) as bar, ThreadPoolExecutor(AT_ONCE) as pool:
+        for tensor, found in zip(tensors, pool.map(place, tensors), strict=True):
+            placed[tensor] = found
             bar.advance()
-    for name in there:
+    for name in there - {name for name, _ in placed.values()}:
         shared.remove(name)
-    return placed
+    return {tensor: (shared.file(name), sha256) for tensor, (name, sha256) in placed.items()}
 
 
 def clear(shared: SharedFolder, workspace: Workspace) -> None:
