@@ -123,7 +123,7 @@ def _groups(root: str, params: Params) -> tuple[list[list[LayerJob]], Any]:
     return spend_budget.with_options(task_runner=threads)(root)
 
 
-@flow(name="spend the budget", flow_run_name=run_name, validate_parameters=False)
+@flow(name="spend the budget", flow_run_name=stage_name, validate_parameters=False)
 def spend_budget(root: str) -> tuple[list[list[LayerJob]], Any]:
     """The layers by group, with the settings that the budget pays for, and the allocation. The
     curves of the layers are measured as mapped tasks, always on this machine."""

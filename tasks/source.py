@@ -11,7 +11,7 @@ from pathlib import Path
 from compress.errors import ShrinkflowError
 
 ROOT = Path(__file__).resolve().parent.parent
-# Mapped tasks ask in threads, and Python 3.11 fails where two of them parse (python/cpython#106905).
+# Mapped tasks ask in threads; Python 3.11 fails where two of them parse (python/cpython#106905).
 _PARSER = threading.Lock()
 # Messages, progress and copying of files: none of it can change a result.
 NEUTRAL = frozenset({"compress.errors", "compress.progress", "compress.atomic"})
