@@ -35,6 +35,8 @@ def new_folder(path: Path | str, holds: str = "config.json") -> Iterator[Path]:
     if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / holds).exists()):
         raise InputError(f"{path}: exists and holds no {holds}; give another folder")
     part, old = (path.with_name(f".{path.name}.{end}") for end in ("part", "old"))
+    if old.exists() and not path.exists():  # killed between the two renames
+        os.replace(old, path)
     for left_over in (part, old):  # of a process that was killed
         shutil.rmtree(left_over, ignore_errors=True)
     part.mkdir(parents=True)

@@ -1,8 +1,11 @@
 """Hugging Face's Trainer as this project uses it: quiet, on CPU or GPU, resumable after a kill.
 
-A checkpoint counts only once its marker is there, so that one cut off in the middle is never read.
+A checkpoint counts only once its marker is there, with the digest of every file, so that one that
+was cut off in the middle, or damaged since, is never read.
 """
 
+import json
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,11 +25,14 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
+from compress.atomic import new_file
 from compress.config import TrainingConfig
 from compress.errors import ShrinkflowError
 from compress.progress import Bar, progress_bar
 from compress.rows import Rows
+from compress.verify import file_digest
 
+logger = logging.getLogger(__name__)
 MARKER = "complete"
 LOGGED = ("loss", "learning_rate", "grad_norm")
 
@@ -70,7 +76,7 @@ class _Follow(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        (folder / MARKER).touch()
+        write_marker(folder)
 
 
 def train(
@@ -160,12 +166,34 @@ def has_bfloat16() -> bool:
 
 
 def last_checkpoint(work_dir: Path) -> str | None:
-    """The newest checkpoint that was written to its end; others are removed."""
-    whole = []
-    for folder in work_dir.glob("checkpoint-*"):
-        if (folder / MARKER).exists():
-            whole.append(folder)
-        else:
-            shutil.rmtree(folder)
-    newest = max(whole, key=lambda f: int(f.name.rsplit("-", 1)[1]), default=None)
-    return str(newest) if newest else None
+    """The newest checkpoint that is whole; what is not is removed."""
+    folders = sorted(work_dir.glob("checkpoint-*"), key=lambda f: int(f.name.rsplit("-", 1)[1]))
+    for folder in reversed(folders):
+        if _is_whole(folder):
+            return str(folder)
+        shutil.rmtree(folder)
+    return None
+
+
+def write_marker(folder: Path) -> None:
+    """Says that a checkpoint is whole, and which bytes it is made of."""
+    with new_file(folder / MARKER) as temporary:
+        temporary.write_text(json.dumps(_digests(folder)), encoding="utf-8")
+
+
+def _is_whole(folder: Path) -> bool:
+    marker = folder / MARKER
+    if not marker.is_file():
+        return False
+    try:
+        whole = json.loads(marker.read_text(encoding="utf-8")) == _digests(folder)
+    except (OSError, ValueError):
+        whole = False
+    if not whole:
+        logger.warning("%s is damaged: training goes on from the one before it", folder)
+    return whole
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = sorted(f for f in folder.iterdir() if f.is_file() and f.name != MARKER)
+    return {file.name: file_digest(file) for file in files}

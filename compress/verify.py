@@ -2,6 +2,7 @@
 CheckpointError with the file, the tensor and what is wrong."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,16 @@ def check_digests(files: Iterable[Path | str], digests: Mapping[str, str]) -> No
             raise CheckpointError(
                 f"{path} is damaged: its SHA-256 is not the one in config.json; copy it again"
             )
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether the files of a compressed model are there with the bytes that config.json names."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        digests = config["quantization_config"]["sha256"]
+        return all(file_digest(folder / name) == digest for name, digest in digests.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def check_headers(files: Iterable[Path | str], entries: Iterable[LayerEntry]) -> None:

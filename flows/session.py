@@ -11,19 +11,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from compress.errors import InputError, ShrinkflowError
+from tasks.diagnosis import machine_fault
 from tasks.environment import log_to
 from tasks.server import flows_on, prefect_server
 from tasks.workspace import Workspace
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 _log: Path | None = None
+_root: Path | None = None
 
 
 @contextmanager
 def flow_session(workspace: Workspace, stays: bool = False) -> Iterator[str | None]:
     """Flows may be imported and run inside; with `stays`, schedules fire. Yields the address of the
     server's pages where it is ours and stays."""
-    global _log
+    global _log, _root
+    _root = workspace.root
     _log = log_to(workspace.logs)
     with prefect_server(workspace.prefect, stays) as server, flows_on(server):
         yield server.url.removesuffix("/api") if server is not None and stays else None
@@ -39,17 +42,25 @@ def failures() -> Iterator[None]:
         yield
     except InputError as error:
         _end(BAD_INPUT, str(error))
-    except ShrinkflowError as error:
-        _end(FAILED, str(error), _log)
     except KeyboardInterrupt:
         _end(INTERRUPTED, "stopped; the same command goes on where it was")
-    except OSError as error:
-        logging.getLogger(__name__).exception("failed")
-        place = f" ({error.filename})" if error.filename else ""
-        _end(FAILED, f"{error.strerror or error}{place}", _log)
     except Exception as error:
-        logging.getLogger(__name__).exception("failed")
-        _end(FAILED, f"{type(error).__name__}: {error}", _log)
+        if not isinstance(error, ShrinkflowError) and _log is not None:
+            logging.getLogger(__name__).exception("failed")
+        _end(FAILED, _message(error), _log)
+
+
+def _message(error: Exception) -> str:
+    """What the machine lacks, where that is the cause; else the error in its own words."""
+    fault = machine_fault(error, _root or Path.cwd())
+    if isinstance(error, ShrinkflowError):
+        return f"{error}\n{fault}" if fault else str(error)
+    if fault:
+        return fault
+    if isinstance(error, OSError):
+        place = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror or error}{place}"
+    return f"{type(error).__name__}: {error}"
 
 
 def keep_ctrl_c() -> None:

@@ -47,6 +47,7 @@ def log_to(folder: Path) -> Path:
     path = folder / time.strftime(f"%Y%m%d-%H%M%S-{os.getpid()}.log")
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    logging.raiseExceptions = False  # a full disk is reported by what failed, not by the log
     root = logging.getLogger()
     root.addHandler(handler)
     logging.captureWarnings(True)

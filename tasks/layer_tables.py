@@ -12,8 +12,12 @@ COUNTS = ("empty_initial", "empty_total", "resolution_rounds", "dead")
 
 def layer_row(job: "LayerJob", report: Mapping[str, Any]) -> dict[str, Any]:
     """One row of layers.csv: what the layer is, its settings, its key in the layer store, and every
-    number of its report."""
-    numbers = {k: v for k, v in report.items() if not isinstance(v, list)}
+    number of its report.
+
+    Sorted: the report of a layer that was found in the store has its names in another order than
+    that of one that has just been made, and the table must not tell.
+    """
+    numbers = {k: v for k, v in sorted(report.items()) if not isinstance(v, list)}
     usage = report.get("usage")
     return {
         "name": job.name,

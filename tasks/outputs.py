@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.atomic import new_file
+from compress.errors import InputError
 from tasks.workspace import Workspace
 
 DIGITS = 10  # significant; enough to compare runs, few enough to read
@@ -24,8 +25,16 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, empty where the file is missing."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """A JSON object, empty where the file is missing. InputError where it is something else."""
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({error}); remove it and run again") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path} is damaged (no JSON object); remove it and run again")
+    return found
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:

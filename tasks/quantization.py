@@ -69,13 +69,14 @@ def recover_group(
     finished by a run that died later is not recovered again.
     """
     from compress import quantization
+    from compress.verify import is_whole
 
     check_unchanged(TABLE["quantize"].code)
     workspace, params = opened(root)
     key = caching.group_key(before=before, layers=keys, params=params)
     work = workspace.work("quantize") / f"{group}-{key[:16]}"
     result = {"key": key, "folder": str(work / "model")}
-    facts = read_json(work / DONE)
+    facts = read_json(work / DONE) if is_whole(work / "model") else {}
     if facts:
         return Completed(name=CACHED, data=result | {"facts": facts})
     store = LayerStore(workspace.layers)

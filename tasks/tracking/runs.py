@@ -80,8 +80,12 @@ def log_stage(
 
 
 def finish_run(parent: str, workspace: Workspace, params: Params, status: str = "FINISHED") -> None:
-    """Closes the parent run as FINISHED, FAILED or KILLED."""
+    """Closes the parent run, and what is open below it, as FINISHED, FAILED or KILLED."""
     with connected(workspace, params) as client:
+        experiment = client.get_run(parent).info.experiment_id
+        below = f"tags.`{PARENT}` = '{parent}' and attributes.status = 'RUNNING'"
+        for child in client.search_runs([experiment], below):
+            client.set_terminated(child.info.run_id, status=status)
         client.set_terminated(parent, status=status)
 
 

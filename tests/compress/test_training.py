@@ -1,5 +1,6 @@
 """Training the small RoBERTa: it learns, repeats to the byte and resumes to the same bytes."""
 
+import random
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from compress import data, training
 from compress.config import Params
 from compress.errors import ShrinkflowError
 from compress.evaluation import evaluate
-from compress.trainer import MARKER, last_checkpoint
+from compress.trainer import MARKER, last_checkpoint, write_marker
 
 
 @pytest.fixture
@@ -93,11 +94,28 @@ def test_resumed_run_ends_with_the_same_bytes(tmp_path, prepared, monkeypatch, f
 def test_checkpoint_cut_off_in_the_middle_is_not_read(tmp_path):
     for step in (10, 20):
         (tmp_path / f"checkpoint-{step}").mkdir()
-    (tmp_path / "checkpoint-10" / MARKER).touch()
+    write_marker(tmp_path / "checkpoint-10")
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
     assert not (tmp_path / "checkpoint-20").exists()
     shutil.rmtree(tmp_path / "checkpoint-10")
     assert last_checkpoint(tmp_path) is None
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", MARKER])
+def test_no_flipped_bit_of_a_checkpoint_goes_unseen(tmp_path, name):
+    draw = random.Random(name)
+    for _ in range(100):
+        for step in (9, 10):
+            folder = tmp_path / f"checkpoint-{step}"
+            folder.mkdir(exist_ok=True)
+            for file in ("model.safetensors", "optimizer.pt"):
+                (folder / file).write_bytes(draw.randbytes(500))
+            write_marker(folder)
+        damaged = bytearray((folder / name).read_bytes())
+        damaged[draw.randrange(len(damaged))] ^= 1 << draw.randrange(8)
+        (folder / name).write_bytes(damaged)
+        assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-9")
+        assert not folder.exists()
 
 
 def test_pretraining_trains_encoder_and_is_copied_when_off(tmp_path, prepared, roberta_folder):

@@ -33,3 +33,12 @@ def test_on_gpus_a_batch_has_one_shape_and_setting_and_fits():
         small = [batch for batch in made if batch[0].name.startswith("small")]
         assert len(small) == gpus  # every GPU has its share
         assert [len(b) for b in made if b[0].name.startswith("large")] == [1] * 5
+
+
+def test_the_table_does_not_tell_whether_a_layer_was_found_or_made():
+    from tasks.layer_tables import layer_row
+
+    made = {"relative_distortion": 0.1, "bytes": 96, "dead": 0, "usage": [3, 1]}
+    found = dict(sorted(made.items()))
+    rows = [layer_row(JOBS[0], report) for report in (made, found)]
+    assert list(rows[0].items()) == list(rows[1].items())

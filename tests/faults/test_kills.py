@@ -1,0 +1,53 @@
+"""A run that is killed, again and again, at any moment: nothing finished is lost or done twice.
+
+SHRINKFLOW_KILLS=30 python -m pytest -s tests/faults/test_kills.py   is what docs/reliability.md
+counts; by default one kill each in training, quantizing and registering will do.
+"""
+
+import copy
+import os
+import random
+import shutil
+
+import pytest
+
+from tests.faults import kills
+from tests.flows.workspaces import TINY, write_workspace
+
+KILLS = int(os.environ.get("SHRINKFLOW_KILLS", "3"))
+SHORT = ("finetune", "quantize", "register")
+SEED = 4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60 + 120 * KILLS)
+def test_kills_at_random_moments_cost_only_what_was_in_flight(tmp_path, tiny_model, prefect_home):
+    params = copy.deepcopy(TINY)
+    params["pretrain"] |= {"enabled": True, "max_steps": 4, "checkpoint_steps": 2}
+
+    def workspace(name):
+        folder = tmp_path / name
+        folder.mkdir()
+        write_workspace(folder, tiny_model, params)
+        shutil.copytree(prefect_home, folder / ".shrinkflow" / "prefect")
+        return folder
+
+    reference = workspace("undisturbed")
+    run = kills.finish(reference)
+    lasted = {s: run.finished(s) - run.began(s) for s in dict.fromkeys(kills.PASS)}
+    right = kills.outputs(reference)
+    assert len(right) > 20
+
+    draw, counts, left = random.Random(SEED), kills.Counts(), KILLS
+    stages = kills.PASS if len(kills.PASS) <= KILLS else SHORT
+    while left:
+        folder = workspace(f"killed-{left}")
+        chosen, left = stages[:left], max(0, left - len(stages))
+        kills.one_pass(folder, chosen, lasted, draw, counts)
+        found = kills.differing(folder, right)
+        assert not found
+        counts.differing_files += len(found)
+        shutil.rmtree(folder)
+        print(counts, flush=True)
+    assert sum(counts.kills.values()) == KILLS
+    assert not counts.wrong, counts
