@@ -186,3 +186,46 @@ def test_a_budget_is_kept_and_what_was_measured_is_not_measured_again(workspace)
     again = [file for file in measured if file.stat().st_mtime_ns != before[file]]
     assert again == [measured[0]]
     assert path.read_bytes() == first
+
+
+def test_every_group_may_have_a_method_of_its_own(workspace):
+    """Down to the report; a change of one method's settings leaves the layers of the others."""
+    import compress  # noqa: F401 (teaches transformers to read it)
+    from flows.stage_flows import FLOWS
+    from tasks.report import write_report
+
+    encoder = ("attention.**.query", "attention.**.key", "intermediate.dense", "output.dense")
+    methods = {
+        "query": {"method": "sparse", "bits": 3},
+        "key": {"method": "lowrank", "rank": 4},
+        "intermediate": {"method": "residual", "block_size": 4, "codebook_size": 8},
+        "output": {"block_size": 2},  # product, as the section says
+    }
+    groups = [
+        {"name": name, "layers": [f"**.layer.*.{layers}"], **settings}
+        for (name, settings), layers in zip(methods.items(), encoder, strict=True)
+    ]
+    words = {"name": "words", "layers": ["**.word_embeddings"], "method": "subspace"}
+    groups.append({**words, "subspaces": 2, "dimension": 4})
+    edit(workspace.root, lambda params: params["quantize"].update(groups=groups))
+    quantize(workspace)
+    with workspace.plot("layers").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["group"]: row["method"] for row in rows} == {
+        "query": "sparse",
+        "key": "lowrank",
+        "intermediate": "residual",
+        "output": "product",
+        "words": "subspace",
+    }
+    assert all(float(row["relative_distortion"]) < 1 for row in rows)
+    FLOWS["evaluate"](str(workspace.root))
+    params = load_params(workspace.params_file)
+    write_report(workspace, params)
+    before = stamps(workspace)
+
+    edit(workspace.root, lambda params: params["quantize"]["groups"][0].update(bits=4))
+    quantize(workspace)
+    after = stamps(workspace)
+    assert len(after) >= len(before) + 2  # the queries, and what was finetuned after them
+    assert {name: after[name] for name in before} == before
