@@ -1,5 +1,6 @@
+import re
 import sys
-import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,7 +8,9 @@ import torch
 from compress import codecs
 from compress.codecs import base
 from compress.codecs.product import CodebookConfig
+from compress.config import QuantizeConfig
 from compress.errors import InputError
+from compress.layer_file import read_layer, write_layer
 
 
 def test_an_unknown_method_names_the_known_ones():
@@ -15,38 +18,37 @@ def test_an_unknown_method_names_the_known_ones():
         codecs.codec_class("ternary")
 
 
-def test_a_method_is_one_file_that_enters_itself(tmp_path, monkeypatch):
-    source = """
-        import torch
-        from pydantic import BaseModel
-        from torch import nn
-        from compress.codecs import Codec, register
-
-        class Settings(BaseModel):
-            pass
-
-        @register("sign")
-        class SignCodec(Codec):
-            Settings = Settings
-            def __init__(self, shape, settings):
-                super().__init__(shape, settings)
-                self.signs = nn.Buffer(torch.zeros(shape, dtype=torch.int8))
-                self.scale = nn.Parameter(torch.zeros(()))
-            empty = classmethod(lambda cls, shape, settings: cls(shape, settings))
-            def decode(self):
-                return self.signs * self.scale
-    """
-    (tmp_path / "sign.py").write_text(textwrap.dedent(source))
+@pytest.fixture
+def ternary(tmp_path, monkeypatch):
+    """The example of docs/adding-a-method.md as a file of the package, for one test."""
+    page = (Path(__file__).parents[3] / "docs" / "adding-a-method.md").read_text(encoding="utf-8")
+    (source,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    assert len([line for line in source.splitlines() if line.strip()]) <= 42
+    (tmp_path / "ternary.py").write_text(source)
     monkeypatch.setattr(codecs, "__path__", [*codecs.__path__, str(tmp_path)])
-    try:
-        cls = codecs.codec_class("sign")
-        assert cls.tensor_bytes((4, 6), cls.Settings()) == 4 * 6 + 2  # int8 signs, fp16 scale
-        codec = cls.empty((4, 6), cls.Settings())
-        codec.signs.fill_(1)
-        assert codec.decode_rows(torch.tensor([[2]])).shape == (1, 1, 6)
-    finally:
-        base._CODECS.pop("sign", None)
-        sys.modules.pop("compress.codecs.sign", None)
+    yield codecs.codec_class("ternary")
+    base._CODECS.pop("ternary", None)
+    sys.modules.pop("compress.codecs.ternary", None)
+
+
+def test_the_example_of_the_docs_is_a_method_like_all_others(ternary, tmp_path):
+    group = {"name": "ffn", "layers": ["**"], "method": "ternary", "threshold": 0.5}
+    quantize = QuantizeConfig.model_validate({"groups": [group]})
+    settings = quantize.settings(quantize.groups[0])
+    assert settings.summary() == "ternary, threshold 0.5"
+    assert ternary.tensor_bytes((24, 16), settings) == 24 * 16 * 2 // 8 + 24 * 2
+    codec, report = ternary.fit(torch.randn(24, 16), settings)
+    assert report.relative_distortion < 0.3
+    assert len(codec.decode()[0].unique()) == 3
+    assert codec.decode_rows(torch.tensor([[2]])).shape == (1, 1, 16)
+    read, _ = read_layer(write_layer(tmp_path / "layer", codec, {}))
+    assert torch.equal(read.decode(), codec.decode())
+    codec.decode().sum().backward()
+    assert codec.scale.grad is not None
+    read.codes[0] = 0xFF
+    read.indices = None
+    with pytest.raises(InputError, match="code 3 points past"):
+        read.check()
 
 
 def test_bytes_are_those_of_the_tensors_that_are_stored():
