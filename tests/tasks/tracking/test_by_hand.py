@@ -1,6 +1,7 @@
 """Versions moved by hand in a real registry on SQLite: there is a champion at every moment."""
 
 import threading
+from contextlib import suppress
 from itertools import count
 
 import pandas as pd
@@ -13,7 +14,7 @@ from compress.errors import InputError
 from tasks import tracking
 from tasks.tracking import aliases
 from tasks.tracking.by_hand import promote, rollback
-from tasks.tracking.connection import connected
+from tasks.tracking.connection import FAILURES, connected
 from tasks.tracking.lookup import versions
 from tasks.workspace import Workspace
 
@@ -182,8 +183,9 @@ def test_racing_moves_never_leave_a_moment_without_champion(model):
 
     def move(version):
         for _ in range(4):
-            aliases.make_champion(model.client, version)
-            aliases.bring_back(model.client, model.name, "1")
+            with suppress(*FAILURES):  # whoever loses a race may be told so
+                aliases.make_champion(model.client, version)
+                aliases.bring_back(model.client, model.name, "1")
 
     watcher = threading.Thread(target=watch)
     movers = [threading.Thread(target=move, args=(version,)) for version in found]
