@@ -1,8 +1,20 @@
 """Factors of a matrix: what the low-rank methods share. In double precision, so that they are the
 same bytes in fp16 whatever the number of threads."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+from compress.blocks import row_size
+
+BUDGET_PARTS = (1 / 32, 1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2)  # of the full rank
+
+
+def budget_ranks(shape: Sequence[int]) -> list[int]:
+    """Ranks that are tried under a size budget for a weight of `shape`."""
+    full = min(shape[0], row_size(shape))
+    return sorted({max(1, int(part * full)) for part in BUDGET_PARTS})
 
 
 def truncated_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:

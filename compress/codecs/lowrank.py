@@ -8,7 +8,7 @@ the SVD on, which keeps the best factors it meets, so the l_p error is never abo
 
 import time
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from compress.blocks import row_size
 from compress.codecs.base import Codec, FitReport, register
-from compress.codecs.factors import balanced, truncated_svd
+from compress.codecs.factors import balanced, budget_ranks, truncated_svd
 from compress.config import CodecConfig, Positive
 
 VALUES = 1 << 22  # of the equations that are set up at a time
@@ -83,6 +83,21 @@ class LowRankCodec(Codec):
         codec.right.copy_(factors[1])
         codec.check()
         return codec, codec.measured(weight, started)
+
+    @classmethod
+    def candidates(cls, shape: Sequence[int], nominal: Any) -> list[LowRankConfig]:
+        """Only for groups of this method: few weights have a low rank."""
+        if not isinstance(nominal, LowRankConfig):
+            return []
+        return [nominal.model_copy(update={"rank": rank}) for rank in budget_ranks(shape)]
+
+    @classmethod
+    def expected_distortion(
+        cls, weight: Tensor, settings: LowRankConfig, *, seed: int = 0
+    ) -> float:
+        """That of the SVD of the whole weight: a part of its rows has a lower rank."""
+        light = settings.model_copy(update={"p": 2.0})
+        return cls.fit(weight, light, seed=seed)[1].relative_distortion
 
     def decode(self) -> Tensor:
         return (self.left @ self.right).view(self.shape)

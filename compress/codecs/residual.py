@@ -2,9 +2,10 @@
 codebooks (Chen, Guan and Wang 2010), codes and codebooks then refined in turns, with a
 beam search as in additive quantization (Babenko and Lempitsky 2014)."""
 
+import itertools
 import time
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
@@ -18,6 +19,7 @@ from compress.config import CodecConfig, Positive
 from compress.kmeans import fit as fit_codebook
 
 CHUNK = 1 << 12  # blocks whose codes are searched at a time
+BUDGET_BLOCKS, BUDGET_CODEBOOKS = (4, 8, 16), (2, 3, 4)  # tried under a size budget
 
 
 class ResidualConfig(CodecConfig):
@@ -101,6 +103,14 @@ class ResidualCodec(PackedCodec):
         codec.put_codes(best.codes.flatten())
         codec.check()
         return codec, codec.measured(weight, started)
+
+    @classmethod
+    def candidates(cls, shape: Sequence[int], nominal: Any) -> list[ResidualConfig]:
+        """Only for groups of this method: it costs more time than others."""
+        if not isinstance(nominal, ResidualConfig):
+            return []
+        choices = itertools.product(BUDGET_BLOCKS, BUDGET_CODEBOOKS)
+        return [nominal.model_copy(update={"block_size": d, "codebooks": m}) for d, m in choices]
 
     def decode(self) -> Tensor:
         return from_blocks(self._sum(self._indices().view(len(self.codebook), -1)), self.shape)

@@ -4,7 +4,7 @@ by sensitivity (sections 4.1 and 4.2)."""
 
 import time
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
@@ -17,9 +17,9 @@ from compress.config import CodecConfig
 from compress.errors import InputError
 from compress.kmeans.scalar import fit_scalar, nearest
 
-SENSITIVE = (
-    1 / 9
-)  # of the outliers are the most sensitive weights (0.05 of 0.45 %), the others large
+# Part of the outliers that are the most sensitive weights, 0.05 of 0.45 %; the others are large.
+SENSITIVE = 1 / 9
+BUDGET_BITS = (2, 3, 4, 5, 6)  # tried under a size budget
 
 
 class SparseConfig(CodecConfig):
@@ -86,6 +86,13 @@ class SparseCodec(PackedCodec):
         codec.row_starts[1:] = outlier.sum(1).cumsum(0)
         codec.check()
         return codec, codec.measured(weight, started)
+
+    @classmethod
+    def candidates(cls, shape: Sequence[int], nominal: Any) -> list[SparseConfig]:
+        """Only for groups of this method: where it is not asked for, `uniform` is faster."""
+        if not isinstance(nominal, SparseConfig):
+            return []
+        return [nominal.model_copy(update={"bits": bits}) for bits in BUDGET_BITS]
 
     def decode(self) -> Tensor:
         every = torch.arange(self.shape[0], device=self.row_starts.device)

@@ -4,7 +4,7 @@ single subspace is the SVD; several fit rows of different kinds, as an embedding
 
 import time
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compress.blocks import row_size
 from compress.codecs.base import FitReport, register
-from compress.codecs.factors import truncated_svd
+from compress.codecs.factors import budget_ranks, truncated_svd
 from compress.codecs.packed import PackedCodec
 from compress.config import CodecConfig, Positive
 
@@ -86,6 +86,23 @@ class SubspaceCodec(PackedCodec):
             codec.coefficients[own] = (rows[own] @ basis.T).half().float()
         codec.check()
         return codec, codec.measured(weight, started)
+
+    @classmethod
+    def candidates(cls, shape: Sequence[int], nominal: Any) -> list[SubspaceConfig]:
+        """Only for groups of this method: few weights have a low rank."""
+        if not isinstance(nominal, SubspaceConfig):
+            return []
+        return [
+            nominal.model_copy(update={"dimension": dimension}) for dimension in budget_ranks(shape)
+        ]
+
+    @classmethod
+    def expected_distortion(
+        cls, weight: Tensor, settings: SubspaceConfig, *, seed: int = 0
+    ) -> float:
+        """After a few steps of EM, of the whole weight: a part of its rows has a lower rank."""
+        light = settings.model_copy(update={"restarts": 1, "iterations": 4})
+        return cls.fit(weight, light, seed=seed)[1].relative_distortion
 
     def decode(self) -> Tensor:
         every = torch.arange(self.shape[0], device=self.codes.device)

@@ -67,6 +67,31 @@ def test_floats_hold_what_fp16_stores_and_the_same_seed_gives_the_same_bytes(met
 
 
 @each_method
+def test_the_number_of_threads_makes_no_difference(method, settings):
+    threads, states = torch.get_num_threads(), []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            states.append(fitted(method, settings, (320, 128))[1].state_dict())
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+@each_method
+def test_candidates_under_a_budget_can_be_fitted_and_differ_in_bytes(method, settings):
+    cls, nominal = codec_class(method), codec_config(method, settings)
+    found = [c for c in cls.candidates((64, 48), nominal) if not cls.problems((64, 48), c)]
+    sizes = {cls.tensor_bytes((64, 48), candidate) for candidate in found}
+    assert len(sizes) > 2
+    weight = torch.randn(64, 48, generator=torch.Generator().manual_seed(0))
+    coarse = min(found, key=lambda c: cls.tensor_bytes((64, 48), c))
+    fine = max(found, key=lambda c: cls.tensor_bytes((64, 48), c))
+    expected = [cls.expected_distortion(weight, c) for c in (fine, coarse)]
+    assert 0 <= expected[0] < expected[1] < 1
+
+
+@each_method
 def test_gradients_reach_every_float_parameter(method, settings):
     weight, codec, _ = fitted(method, settings)
     codec = codec.double()
