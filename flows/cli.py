@@ -91,23 +91,20 @@ def serve(
     keep_ctrl_c()
     with failures():
         from compress.config import load_params
-        from flows.console import note, show_schedule
-        from tasks.params_file import set_up
+        from flows.console import show_schedule
         from tasks.workspace import workspace_of
 
-        values = load_params(params)
-        with prefect_home(workspace_of(params).prefect):
+        load_params(params)  # what is not valid is refused now, not at night
+        workspace = workspace_of(params)
+        with prefect_home(workspace.prefect):
             from tasks.schedules import cron_times
 
             times = cron_times(cron, timezone)
-            workspace, notes = set_up(params)
-            for text in notes:
-                note(text)
             with flow_session(workspace, stays=True) as pages:
                 from flows.serving import serve as until_stopped
 
-                show_schedule(workspace, times, pages)
-                until_stopped(workspace, values, times)
+                show_schedule(params, times, pages)
+                until_stopped(params.absolute(), times)
 
 
 @app.command()

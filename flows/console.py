@@ -51,10 +51,10 @@ def stage_ends(name: str, seconds: float) -> None:
     terminal.print(Text.assemble(("✓ ", "green"), f"{name:<10}", (duration(seconds), "dim")))
 
 
-def show_schedule(workspace: Workspace, times: "CronTimes", pages: str | None) -> None:
+def show_schedule(params: Path, times: "CronTimes", pages: str | None) -> None:
     """What `shrinkflow serve` will do, and where to look."""
     upcoming = ", ".join(moment(when) for when in times.next(SHOWN_TIMES))
-    lines = [("serving", f"{_short(workspace.params_file)} at {times.cron} ({times.timezone})")]
+    lines = [("serving", f"{params} at {times.cron} ({times.timezone})")]
     lines += [("next", upcoming)]
     lines += [("flow runs", pages)] if pages else []
     for name, text in lines:

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import logging
 import signal
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -19,13 +20,13 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.runner import Runner
 from prefect.types.entrypoint import EntrypointType
 
-from compress.config import Params
+from compress.config import load_params
 from compress.errors import ShrinkflowError
 from flows import console
 from flows.pipeline import pipeline
 from tasks.flow_runs import place, tags_of
 from tasks.schedules import CronTimes
-from tasks.workspace import Workspace
+from tasks.workspace import Workspace, workspace_of
 
 LOOK_SECONDS = 3.0
 WAIT_MINUTES = 60.0
@@ -34,21 +35,22 @@ NEWEST: dict[str, Any] = {"sort": FlowRunSort.END_TIME_DESC, "limit": 20}
 logger = logging.getLogger(__name__)
 
 
-def serve(workspace: Workspace, params: Params, times: CronTimes) -> None:
-    """Runs the workspace at the times of a cron expression until Ctrl-C or SIGTERM.
+def serve(params: Path, times: CronTimes) -> None:
+    """Runs a params file at the times of a cron expression until Ctrl-C or SIGTERM.
 
-    One run at a time. A run that is under way at the end is stopped; the next one goes on from
-    there. Raises ShrinkflowError where Prefect's server is lost.
+    One run at a time, each with what the file then says. A run that is under way at the end is
+    stopped; the next one goes on from there. Raises ShrinkflowError where Prefect's server is lost.
     """
-    asyncio.run(_serve(workspace, params, times))
+    asyncio.run(_serve(params, times))
 
 
-async def _serve(workspace: Workspace, params: Params, times: CronTimes) -> None:
-    runner = Runner(name=workspace.root.name, limit=1, query_seconds=5)
+async def _serve(file: Path, times: CronTimes) -> None:
+    workspace, params = workspace_of(file), load_params(file)
+    runner = Runner(name=_name(workspace), limit=1, query_seconds=5)
     deployment = await pipeline.ato_deployment(
         name=_name(workspace),
         schedule=times.schedule(),
-        parameters={"params": str(workspace.params_file), "wait_minutes": WAIT_MINUTES},
+        parameters={"params": str(file), "wait_minutes": WAIT_MINUTES},
         tags=sorted(tags_of(workspace, params)),
         description=f"`shrinkflow serve` of {place(workspace.root)}",
         entrypoint_type=EntrypointType.MODULE_PATH,

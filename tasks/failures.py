@@ -41,18 +41,19 @@ def explain(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
 def summary(
     run: FlowRun, stage: str | None, error: BaseException | str, kept: list[str], layers: int
 ) -> str:
-    """The summary as Markdown. `kept` are the stages that are recorded, `layers` the finished
-    layers of the group that was being compressed."""
+    """The summary as Markdown: the stage that failed, the stages that are `kept`, the number of
+    finished layers of the stage."""
     given = isinstance(error, InputError)
     known = isinstance(error, ShrinkflowError | str)
     what = str(error) if known else f"{type(error).__name__}: {error}"
-    held = [f"recorded: {', '.join(kept)}"] if kept else []
+    held = [f"finished: {', '.join(kept)}"] if kept else []
     held += [f"in the layer store: {layers} finished layers of this run"] if layers else []
     quoted = "\n".join(f"> {line}" for line in what.splitlines())
     first = "Correct what the message names; then the" if given else "The"
+    between = f"failed after {kept[-1]}" if kept else "stopped before the first stage"
     return "\n\n".join(
         [
-            f"## {run.name}: {f'{stage} failed' if stage else 'stopped before the first stage'}",
+            f"## {run.name}: {f'{stage} failed' if stage else between}",
             quoted,
             f"**Kept** {'; '.join(held) or 'nothing was finished yet'}.",
             f"**To go on** {first} next run, by hand or by its schedule, goes on from there.",

@@ -48,6 +48,7 @@ def take_over(workspace: Workspace, params: Params) -> None:
         for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(state=RUNNING, tags=here)):
             if str(run.id) != own:
                 _crash(client, run, "the process was killed; a later run took its place")
+                crash_stages(client, run.id)
         mine = client.read_flow_run(UUID(own))
         client.update_flow_run(mine.id, tags=sorted({*mine.tags, *tags_of(workspace, params)}))
         if mine.state is not None and mine.state.name == WAITING:
@@ -63,10 +64,11 @@ def stages_of(client: SyncPrefectClient, run: UUID) -> list[FlowRun]:
 
 
 def crash_stages(client: SyncPrefectClient, run: UUID) -> None:
-    """Ends the stages of a pipeline's flow run whose process was killed."""
+    """Ends what is below a flow run whose process was killed."""
     for stage in stages_of(client, run):
         if stage.state is not None and stage.state.is_running():
             _crash(client, stage, "the process was killed")
+            crash_stages(client, stage.id)
 
 
 def show_waiting(owner: str) -> None:

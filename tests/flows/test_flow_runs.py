@@ -60,7 +60,7 @@ def test_a_failure_is_explained_once(story):
     text = story.failed.artifacts[KEY].data
     assert "quantize failed" in text and "in the way" not in text
     assert "NotADirectoryError" in text or "FileExistsError" in text
-    assert "recorded: prepare, pretrain, finetune" in text
+    assert "finished: prepare, pretrain, finetune" in text
     assert "4 finished layers" in text
     assert "goes on from there" in text
     assert story.failed.artifacts[KEY].flow_run_id == story.failed.flows["run My Project"].id

@@ -177,7 +177,7 @@ def test_a_run_that_is_killed_leaves_a_summary_and_the_next_goes_on(client, fold
     told = wait_for(lambda: [a for a in client.read_artifacts() if a.key == "failure"])[0]
     assert told.flow_run_id == run
     assert "quantize failed" in told.data and "SIGKILL" in told.data
-    assert "finetune" in told.data.partition("recorded:")[2].partition("\n")[0]
+    assert "finetune" in told.data.partition("finished:")[2].partition("\n")[0]
     assert runs(client, "quantize project")[-1].state.is_crashed()
 
     again = start(client).id
