@@ -16,6 +16,7 @@ from compress.config import CodecConfig
 
 SHRINK = torch.arange(100, 19, -2) / 100  # parts of the whole range that the grid search tries
 BUDGET_BITS = (4, 6, 8)  # that are tried under a size budget; fewer lose to codebooks
+PIECE = 1 << 17  # weights
 SMALLEST = 2.0**-24  # a step that fp16 can hold
 
 
@@ -149,7 +150,17 @@ def _codes(rows: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
 
 
 def _error(rows: Tensor, scale: Tensor, zero: Tensor, bits: int, weights: Tensor | None) -> Tensor:
-    """Sum of (weighted) squared errors of each channel, in double precision."""
-    values = (_codes(rows, scale, zero, bits) - zero[:, None]) * scale[:, None]
-    squares = (values - rows).double().square()
-    return (squares if weights is None else squares * weights).sum(dim=1)
+    """Sum of (weighted) squared errors of each channel; pieces that fit into a cache, in turn."""
+    total = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
+    height, width = max(1, PIECE // rows.shape[1]), min(PIECE, rows.shape[1])
+    for top in range(0, len(rows), height):
+        own = slice(top, top + height)
+        step, shift = scale[own], zero[own]
+        for left in range(0, rows.shape[1], width):
+            x = rows[own, left : left + width]
+            codes = _codes(x, step, shift, bits).sub_(shift[:, None])
+            squares = codes.mul_(step[:, None]).sub_(x).square_()
+            if weights is not None:
+                squares *= weights[own, left : left + width]
+            total[own] += squares.sum(dim=1, dtype=torch.float64)
+    return total
