@@ -33,7 +33,9 @@ DEFAULT = Path("params.yaml")
 
 @app.command()
 def plan(params: ParamsFile = DEFAULT, overrides: Overrides = None) -> None:
-    """Show what would be compressed, into how many bytes, and every problem. Changes nothing."""
+    """Show what would be compressed, into how many bytes, and every problem, before any work.
+
+    With a size budget the layers are measured, and a page shows predicted damage by size."""
     from flows.session import failures
 
     with failures():
@@ -42,8 +44,18 @@ def plan(params: ParamsFile = DEFAULT, overrides: Overrides = None) -> None:
         from flows.console import show_plan
         from tasks.planning import plan_of
 
-        found, problems = plan_of(params.absolute().parent, load_params(params, overrides or ()))
-        show_plan(found)
+        values, base = load_params(params, overrides or ()), params.absolute().parent
+        found, problems = plan_of(base, values)
+        if values.quantize.budget is None or problems:
+            show_plan(found)
+        else:
+            from flows.console import show_budget
+            from tasks.budget_plan import budget_plan
+            from tasks.workspace import workspace_of
+
+            bought = budget_plan(workspace_of(params), base, values)
+            show_plan(bought.plan)
+            show_budget(bought)
         if problems:
             raise PlanError(problems)
 
@@ -74,6 +86,32 @@ def run(params: ParamsFile = DEFAULT, overrides: Overrides = None) -> None:
             done = cast(list[str], pipeline(str(workspace.params_file)))
         show_summary(summarize(workspace), done, time.perf_counter() - started)
         show_next_steps(workspace, load_params(workspace.params_file))
+
+
+@app.command()
+def sweep(
+    ratios: Annotated[str, typer.Option(help="How many times smaller, one run each.")],
+    params: ParamsFile = DEFAULT,
+    overrides: Overrides = None,
+) -> None:
+    """Run several size budgets, each in runs/NAME-12x, and draw score against size."""
+    from flows.session import failures, flow_session
+
+    with failures():
+        from flows.console import note, show_sweep
+        from tasks.sweep import members, outcome, ratios_of, write_sweep
+        from tasks.workspace import workspace_of
+
+        wanted = ratios_of(ratios)
+        workspaces = members(params, wanted, overrides or ())
+        with flow_session(workspace_of(params)):
+            from flows.pipeline import pipeline
+
+            for workspace in workspaces:
+                note(f"budget {workspace.root.name}")
+                pipeline(str(workspace.params_file))
+        found = [outcome(w, ratio) for w, ratio in zip(workspaces, wanted, strict=True)]
+        show_sweep(found, write_sweep(params, found))
 
 
 @app.command()

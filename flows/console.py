@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
     from compress.plan import Plan
+    from tasks.budget_plan import BudgetPlan
     from tasks.schedules import CronTimes
     from tasks.streaming import StreamSummary
+    from tasks.sweep import Outcome
 
 SHOWN_REASONS = 3
 SHOWN_TIMES = 3
@@ -153,6 +155,34 @@ def show_plan(plan: "Plan") -> None:
     output.print(grid)
     for text in plan.notes:
         note(text)
+
+
+def show_budget(bought: "BudgetPlan") -> None:
+    """What `show_plan` does not say: the budget, how good the choice is, where the picture is."""
+    found = bought.allocation
+    grid = Table.grid(padding=(0, 2))
+    for name, text in (
+        ("budget", f"{found.limit:,} bytes; the file will have {found.bytes:,}"),
+        ("optimality", f"at most {100 * found.gap:.2f} % of the predicted damage is avoidable"),
+        ("damage weighed by", bought.weighed),
+        ("picture", str(bought.page)),
+    ):
+        grid.add_row(Text(name, style="dim"), Text(text, overflow="fold"))
+    output.print(grid)
+
+
+def show_sweep(outcomes: "Sequence[Outcome]", page: Path) -> None:
+    """A row for each budget, and where the picture is."""
+    table = Table()
+    for name in ("budget", "size on disk", "smaller", outcomes[0].metric, "drop"):
+        table.add_column(name, justify="right")
+    for o in outcomes:
+        ratio, drop = o.bytes_uncompressed / o.bytes, o.score_uncompressed - o.score
+        table.add_row(
+            f"{o.ratio:g}x", size(o.bytes), f"{ratio:.1f}x", f"{o.score:.2f}", f"{drop:.2f}"
+        )
+    output.print(table)
+    output.print(Text.assemble(("picture  ", "dim"), str(page)), soft_wrap=True)
 
 
 def show_scores(folder: Path, facts: dict[str, Any]) -> None:

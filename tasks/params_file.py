@@ -14,15 +14,18 @@ from tasks.yaml_file import load, save
 SOURCES = (("model", "source"), ("data", "source"), ("pretrain", "data", "source"))
 
 
-def set_up(params_file: Path, overrides: Sequence[str] = ()) -> tuple[Workspace, list[str]]:
+def set_up(
+    params_file: Path, overrides: Sequence[str] = (), workspace: Workspace | None = None
+) -> tuple[Workspace, list[str]]:
     """The workspace of a params file, its params.yaml in place, and notes on what was written.
+    Another `workspace` gets a copy, as that of a file of another name does.
 
     Overrides go into the workspace's params.yaml, as `dvc exp run -S` does it. Any other file than
     params.yaml is copied into its workspace first. Keys that DVC tracks are written out where the
     file leaves them to their defaults. Nothing is written unless all of it is valid.
     """
     params = load_params(params_file, overrides)
-    workspace = workspace_of(params_file)
+    workspace = workspace or workspace_of(params_file)
     document = load(params_file)
     notes = []
     if workspace.params_file != params_file.absolute():

@@ -2,6 +2,7 @@
 
 import math
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,14 @@ if TYPE_CHECKING:
     from compress.plan import Plan
 
 
-def plan_of(base: Path, params: Params) -> tuple["Plan", list[str]]:
+def plan_of(
+    base: Path, params: Params, chosen: Mapping[str, Any] | None = None
+) -> tuple["Plan", list[str]]:
     """What would be compressed, how, into how many bytes, and every problem: of the data, the
     layers, the weights, memory and disk.
 
-    `base` is the folder that relative paths in the params start from. Raises InputError where there
+    `base` is the folder that relative paths in the params start from; `chosen` are the settings of
+    each layer that a budget pays for. Raises InputError where there
     is no model to make a plan for.
     """
     from compress.plan import make_plan
@@ -24,7 +28,7 @@ def plan_of(base: Path, params: Params) -> tuple["Plan", list[str]]:
 
     folder = model_folder(params.model.source, params.model.revision, base)
     rows, labels, problems = _rows(base, params)
-    plan = make_plan(params, folder, num_labels=labels, rows=rows, workspace=base)
+    plan = make_plan(params, folder, num_labels=labels, rows=rows, workspace=base, chosen=chosen)
     return plan, [*problems, *plan.problems]
 
 

@@ -13,6 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas import State
 from prefect.states import Completed
 
+from compress.config import Params
 from compress.errors import CheckpointError, ShrinkflowError
 from tasks import caching
 from tasks.allocation import COLUMNS, allocation_facts, allocation_rows
@@ -40,18 +41,23 @@ DONE = "group.json"  # written last: a group without it is not finished
 )
 def list_groups(root: str) -> list[list[LayerJob]]:
     """The layers that params.yaml selects, by group, in the order in which they are quantized."""
+    workspace, params = opened(root)
+    return layer_jobs(workspace.finetuned, params)
+
+
+def layer_jobs(folder: Path, params: Params) -> list[list[LayerJob]]:
+    """The same for the model in `folder`. Raises CheckpointError where a weight is missing."""
     from compress.selection import select
     from compress.skeleton import skeleton, tensor_key
 
-    workspace, params = opened(root)
-    model = skeleton(workspace.finetuned)
+    model = skeleton(folder)
     selection = select(model, params.quantize)
-    keys = tensor_files(workspace.finetuned)
+    keys = tensor_files(folder)
     jobs: dict[str, list[LayerJob]] = {}
     for layer in selection.layers:
         tensor = tensor_key(layer.ref, keys, getattr(model, "base_model_prefix", ""))
         if tensor is None:
-            raise CheckpointError(f"{workspace.finetuned}: no weight of {layer.ref.name} in it")
+            raise CheckpointError(f"{folder}: no weight of {layer.ref.name} in it")
         name = layer.ref.name
         seed = caching.layer_seed(params.seed, name)
         job = LayerJob(name, layer.group, layer.ref.shape, tensor, layer.settings, seed)

@@ -67,6 +67,26 @@ def tiny_compressed(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture
+def project(tmp_path: Path, tiny_bert: Path) -> Path:
+    """A params file, its rows and its model, nothing run yet."""
+    rows = [f"the film is good {i},1\na dull plot {i},0" for i in range(12)]
+    (tmp_path / "rows.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    params = {
+        "model": {"source": str(tiny_bert)},
+        "data": {"source": "rows.csv", "holdout": 4, "max_length": 16},
+        "pretrain": {"enabled": False, "data": {"source": "rows.csv"}},
+        "quantize": {
+            "block_size": 4,
+            "codebook_size": 8,
+            "groups": [{"name": "ffn", "layers": ["**.intermediate.dense", "**.output.dense"]}],
+        },
+        "tracking": {"model_name": "tiny"},
+    }
+    (tmp_path / "params.yaml").write_text(json.dumps(params))
+    return tmp_path
+
+
+@pytest.fixture
 def finished(tmp_path: Path, tiny_bert: Path, tiny_compressed: Path) -> tuple[Workspace, Params]:
     """All stages but `register` are done."""
     return finish(tmp_path / "project", tiny_bert, tiny_compressed)
