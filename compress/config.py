@@ -269,16 +269,18 @@ class TrackingConfig(Section):
 
 
 class ComputeConfig(Section):
-    """Where layers are compressed. It changes no result: no stage and no key depends on it.
+    """Where the work is done: no stage and no key depends on it.
 
     `address` is that of a Dask scheduler, else DASK_SCHEDULER_ADDRESS; `resources` is what a task
-    takes of a worker's; `store` a folder or fsspec URL that all machines reach.
+    takes of a worker's; `store` a folder or fsspec URL that all machines reach. `processes` train
+    together on this machine, a GPU each, and share every batch.
     """
 
     runner: Literal["threads", "dask"] = "threads"
     address: str | None = None
     resources: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
     store: str | None = None
+    processes: Positive = 1
 
     @field_validator("store")
     @classmethod
@@ -305,6 +307,21 @@ class Params(Section):
     tracking: TrackingConfig = TrackingConfig()
     compute: ComputeConfig = ComputeConfig()
     seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> "Params":
+        processes = self.compute.processes
+        for name, section in (
+            ("pretrain", self.pretrain),
+            ("finetune", self.finetune),
+            ("quantize.finetune", self.quantize.finetune),
+        ):
+            if section.batch_size % processes:
+                raise ValueError(
+                    f"{name}.batch_size {section.batch_size} does not divide among "
+                    f"compute.processes {processes}"
+                )
+        return self
 
     def noise_settings(self) -> NoiseBlocks:
         """The blocks of Quant-Noise: of `noise`, else of `quantize` if its method has blocks."""

@@ -24,7 +24,7 @@ from compress.loading import load_model, load_tokenizer
 from compress.replacement import replace
 from compress.rows import Rows
 from compress.selection import compressible
-from compress.trainer import train
+from compress.trainer import is_first, train
 
 
 def compress_layer(
@@ -106,7 +106,8 @@ def recover(
         recovery=recovery,
     )
     after = evaluate_model(student, tokenizer, data_dir, params.data.metric)
-    save_compressed(student, out_dir, tokenizer=tokenizer, rest="float32")
+    if is_first():
+        save_compressed(student, out_dir, tokenizer=tokenizer, rest="float32")
     return {
         "group": group,
         "score_before_finetune": before["score"],

@@ -6,6 +6,7 @@ was cut off in the middle, or damaged since, is never read.
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,8 +76,8 @@ class _Follow(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        write_marker(folder)
+        if state.is_world_process_zero:
+            write_marker(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
 
 
 def train(
@@ -101,13 +102,13 @@ def train(
     multiple of them, so that a resumed run does the same as one that was never stopped.
     `parameters` are optimizer groups with their own learning rates (default: one for all).
     """
-    optimizer = None
+    settings, optimizer = arguments(config, work_dir, seed, refresh_steps), None
     if parameters is not None:
         optimizer = (torch.optim.AdamW, {"params": parameters, "lr": config.learning_rate})
     with progress_bar(title) as bar:
         trainer = trainer_class(
             model=model,
-            args=arguments(config, work_dir, seed, refresh_steps),
+            args=settings,
             train_dataset=rows,
             data_collator=collator or DataCollatorWithPadding(tokenizer),
             callbacks=[_Follow(bar, refresh, refresh_steps)],
@@ -115,7 +116,9 @@ def train(
             **trainer_options,
         )
         trainer.remove_callback(PrinterCallback)
-        result = trainer.train(resume_from_checkpoint=last_checkpoint(work_dir))
+        with settings.main_process_first():  # the others find what it leaves
+            newest = last_checkpoint(work_dir)
+        result = trainer.train(resume_from_checkpoint=newest)
     curve = [
         {"step": entry["step"], **{k: entry[k] for k in LOGGED if k in entry}}
         for entry in trainer.state.log_history
@@ -135,7 +138,7 @@ def arguments(
         output_dir=str(work_dir),
         num_train_epochs=config.epochs,
         max_steps=config.max_steps or -1,
-        per_device_train_batch_size=config.batch_size,
+        per_device_train_batch_size=config.batch_size // processes(),
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         warmup_steps=config.warmup_fraction,
@@ -153,6 +156,16 @@ def arguments(
         disable_tqdm=True,
         report_to="none",
     )
+
+
+def processes() -> int:
+    """How many train together, as their launcher says: each takes an equal part of a batch."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first() -> bool:
+    """Whether this is the one of them that writes."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def has_bfloat16() -> bool:

@@ -21,7 +21,7 @@ from compress.noise import quant_noise
 from compress.rows import Rows
 from compress.selection import select
 from compress.sources import model_folder
-from compress.trainer import Trained, train
+from compress.trainer import Trained, is_first, train
 
 
 def pretrain(params: Params, base: Path, data_dir: Path, out_dir: Path, work_dir: Path) -> Trained:
@@ -91,9 +91,10 @@ def _train_with_noise(
             refresh=noise.refresh,
             refresh_steps=params.noise.refresh_steps,
         )
-    with new_folder(out_dir) as temporary:
-        quietly(model.save_pretrained, temporary)
-        tokenizer.save_pretrained(temporary)
+    if is_first():
+        with new_folder(out_dir) as temporary:
+            quietly(model.save_pretrained, temporary)
+            tokenizer.save_pretrained(temporary)
     return trained
 
 

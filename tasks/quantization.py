@@ -75,6 +75,7 @@ def recover_group(
     finished by a run that died later is not recovered again.
     """
     from compress import quantization
+    from compress.launch import launched
     from compress.verify import is_whole
 
     check_unchanged(TABLE["quantize"].code)
@@ -86,9 +87,10 @@ def recover_group(
     if facts:
         return Completed(name=CACHED, data=result | {"facts": facts})
     store = LayerStore(workspace.layers)
-    facts = quantization.recover(
+    facts = launched(
+        quantization.recover,
         params,
-        group,
+        group=group,
         teacher_dir=workspace.finetuned,
         student_dir=Path(student),
         layer_files={name: store.path(key) for name, key in keys.items()},

@@ -1,6 +1,6 @@
 """The tasks behind the stages `pretrain` and `finetune`."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -8,9 +8,6 @@ from prefect.cache_policies import NO_CACHE
 from tasks.caching import hash_file, hash_folder, training_key
 from tasks.outputs import write_json, write_table
 from tasks.workspace import Workspace, opened
-
-if TYPE_CHECKING:
-    from compress.trainer import Trained
 
 CURVE = ("step", "loss", "learning_rate", "grad_norm")
 
@@ -23,6 +20,7 @@ CURVE = ("step", "loss", "learning_rate", "grad_norm")
 def pretrain(root: str) -> None:
     """The source model and pretrain.parquet -> artifacts/pretrained, its curve and metrics."""
     from compress import training
+    from compress.launch import launched
     from compress.sources import model_folder
 
     workspace, params = opened(root)
@@ -32,7 +30,14 @@ def pretrain(root: str) -> None:
         "rows": hash_file(workspace.data / "pretrain.parquet"),
     }
     work = workspace.work("pretrain") / training_key("pretrain", params, inputs)[:16]
-    trained = training.pretrain(params, workspace.root, workspace.data, workspace.pretrained, work)
+    trained = launched(
+        training.pretrain,
+        params,
+        base=workspace.root,
+        data_dir=workspace.data,
+        out_dir=workspace.pretrained,
+        work_dir=work,
+    )
     _write(workspace, "pretrain", trained)
 
 
@@ -40,6 +45,7 @@ def pretrain(root: str) -> None:
 def finetune(root: str) -> None:
     """artifacts/pretrained and train.parquet -> artifacts/finetuned, its curve and metrics."""
     from compress import training
+    from compress.launch import launched
 
     workspace, params = opened(root)
     inputs = {
@@ -48,13 +54,19 @@ def finetune(root: str) -> None:
         "labels": hash_file(workspace.data / "labels.json"),
     }
     work = workspace.work("finetune") / training_key("finetune", params, inputs)[:16]
-    trained = training.finetune(
-        params, workspace.pretrained, workspace.data, workspace.finetuned, work
+    trained = launched(
+        training.finetune,
+        params,
+        model_dir=workspace.pretrained,
+        data_dir=workspace.data,
+        out_dir=workspace.finetuned,
+        work_dir=work,
     )
     _write(workspace, "finetune", trained)
 
 
-def _write(workspace: Workspace, stage: str, trained: "Trained") -> None:
-    write_table(workspace.plot(stage), trained.curve, CURVE)
-    loss = {"loss": trained.loss} if trained.curve else {}  # nothing was trained
-    write_json(workspace.metrics(stage), {"steps": trained.steps} | loss)
+def _write(workspace: Workspace, stage: str, trained: dict[str, Any]) -> None:
+    """`trained` has the fields of compress.trainer.Trained."""
+    write_table(workspace.plot(stage), trained["curve"], CURVE)
+    loss = {"loss": trained["loss"]} if trained["curve"] else {}  # nothing was trained
+    write_json(workspace.metrics(stage), {"steps": trained["steps"]} | loss)
