@@ -49,6 +49,7 @@ class Versions:
         return self.remote.fetch_runs() and self._restore(stage, pull=True)
 
     def _restore(self, stage: str, pull: bool = False) -> bool:
+        from dvc.exceptions import ConfirmRemoveError
         from dvc.repo import lock_repo
         from dvc.stage.cache import RunCacheNotFoundError
 
@@ -58,8 +59,8 @@ class Versions:
                 with self.remote.asked() if pull else nullcontext():
                     self._repo.stage_cache.restore(entry, pull=pull)
                     return True
-            except RunCacheNotFoundError:
-                pass
+            except (RunCacheNotFoundError, ConfirmRemoveError):
+                pass  # the second: an output was changed by hand or by a fault; it is made again
         return False
 
     def means_the_same(self, stage: str, params: Params) -> bool:

@@ -1,0 +1,62 @@
+"""A disk that is small, and a finished workspace to break."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.faults.kills import not_whole
+from tests.flows.workspaces import TINY, call, write_workspace
+
+
+@contextmanager
+def mounted(folder: Path, *options: str) -> Iterator[Path]:
+    """`mount OPTIONS folder`, taken off again; the test is skipped where that is not allowed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(["mount", *options, str(folder)], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"needs the right to mount: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 48 MB."""
+    with mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=48m", "tmpfs") as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def done(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, prefect_home: Path) -> Path:
+    """A workspace in which a run has ended well; not to be changed."""
+    folder = tmp_path_factory.mktemp("done")
+    write_workspace(folder, tiny_model, TINY)
+    shutil.copytree(prefect_home, folder / ".shrinkflow" / "prefect")
+    run = call(folder, "shrinkflow", "run")
+    assert run.returncode == 0, run.stderr
+    return folder
+
+
+def without_quantize(done: Path, folder: Path) -> None:
+    """A copy of `done` that has everything to do from `quantize` on."""
+    shutil.copytree(done, folder, symlinks=True, dirs_exist_ok=True)
+    for place in ("artifacts/compressed", ".shrinkflow/layers", ".dvc/cache"):
+        shutil.rmtree(folder / place)
+
+
+def fails(folder: Path, words: str) -> str:
+    """What is shown of a run that must fail: one message, no traceback, nothing half-written."""
+    run = call(folder, "shrinkflow", "run")
+    text = run.stdout + run.stderr
+    assert run.returncode == 1, text
+    assert "Traceback" not in text and "Logging error" not in text
+    assert run.stderr.count("error: ") == 1
+    assert words in run.stderr
+    assert not_whole(folder) == []
+    return run.stderr
