@@ -68,6 +68,11 @@ def plan_stream(
         quantize = _with_groups(model, settings)
     except ValidationError as error:
         raise InputError(f"quantize: {describe(error)}") from None
+    if quantize.budget is not None:
+        raise InputError(
+            "quantize.budget: streaming measures no layers and keeps no budget; "
+            "give the settings, with -S quantize.budget=null"
+        )
     selection = select(model, quantize)
     problems += selection.problems
     prefix = getattr(model, "base_model_prefix", "")

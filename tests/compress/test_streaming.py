@@ -156,6 +156,13 @@ def problems(source, out, settings=SETTINGS):
     return str(caught.value)
 
 
+def test_a_budget_is_refused(tmp_path):
+    saved("bert", tmp_path / "source")
+    settings = SETTINGS | {"budget": {"ratio": 20}}
+    with pytest.raises(InputError, match=r"keeps no budget.*-S quantize.budget=null"):
+        plan_stream(tmp_path / "source", settings, tmp_path / "out")
+
+
 def shard_with(folder, key):
     index = json.loads((folder / "model.safetensors.index.json").read_text())
     return folder / index["weight_map"][key]
