@@ -138,7 +138,7 @@ def spend_budget(root: str) -> tuple[list[list[LayerJob]], Any]:
             bar.advance()
     curves = {job.name: future.result() for job, future in zip(jobs, futures, strict=True)}
     state = allocation.measure_sensitivity(root, jobs, return_state=True)
-    return allocation.spend(root, groups, curves, cast(dict[str, float], state.result()))
+    return allocation.spend(root, groups, curves, cast(dict[str, Any], state.result()))
 
 
 def compress_group(root: str, student: str, jobs: list[LayerJob]) -> list[dict[str, Any]]:

@@ -49,7 +49,7 @@ def measure_layer(job: CurveJob, store: LayerStore) -> State[dict[str, Any]]:
     task_run_name="measure the sensitivity of the layers",
     cache_policy=NO_CACHE,
 )
-def measure_sensitivity(root: str, jobs: Sequence[LayerJob]) -> State[dict[str, float]]:
+def measure_sensitivity(root: str, jobs: Sequence[LayerJob]) -> State[dict[str, Any]]:
     """What an error in each layer of the finetuned model does to the loss of the recovery."""
     check_unchanged(TABLE["quantize"].code)
     workspace, params = opened(root)
@@ -64,7 +64,7 @@ def spend(
     root: str,
     groups: Sequence[Sequence[LayerJob]],
     curves: dict[str, Any],
-    sensitivity: dict[str, float],
+    sensitivity: dict[str, Any],
 ) -> tuple[list[list[LayerJob]], "Allocation"]:
     """The jobs with the settings of least predicted damage, and the allocation itself.
 

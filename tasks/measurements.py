@@ -77,7 +77,7 @@ def sensitivity_of(
     store: LayerStore,
     *,
     num_labels: int | None = None,
-) -> tuple[dict[str, float], bool]:
+) -> tuple[dict[str, Any], bool]:
     """What an error in each of the named layers of the model in `folder` does to the loss of the
     recovery, on the rows of a parquet file; and whether it was in the store."""
     recovery = params.quantize.finetune
@@ -101,7 +101,7 @@ def sensitivity_of(
 
 def _measure(
     folder: Path, rows: Path, names: Sequence[str], params: Params, num_labels: int | None
-) -> dict[str, float]:
+) -> dict[str, Any]:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
 
     from compress.allocation.sensitivity import sensitivity

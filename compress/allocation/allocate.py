@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compress.allocation.candidates import layer_candidates
+from compress.allocation.sensitivity import damage
 from compress.allocation.sizes import FileSizes
 from compress.allocation.solver import frontier, lower_bound, solve
 from compress.codecs.base import codec_class
@@ -64,13 +65,13 @@ def allocate(
     sizes: FileSizes,
     layers: Sequence[SelectedLayer],
     curves: Mapping[str, Mapping[str, Any]],
-    sensitivity: Mapping[str, float],
+    sensitivity: Mapping[str, Sequence[float]],
     budget: BudgetConfig,
 ) -> Allocation:
     """Least predicted damage whose file is never larger than the budget.
 
-    curves: what `measure` returned, by layer; sensitivity: mean of E[g^2] over a layer's weights,
-    so that half of it times ||W - What||^2 is the layer's damage. Raises InputError, with the least
+    curves: what `measure` returned, by layer; sensitivity: what `sensitivity` or `uniform`
+    returned. Raises InputError, with the least
     and the largest size, for a budget that no choice fits.
     """
     limit = limit_of(budget, sizes.dense)
@@ -85,7 +86,7 @@ def allocate(
     def chosen(picks: Sequence[int]) -> dict[str, Any]:
         return {n: row[j].settings for n, row, j in zip(names, options, picks, strict=True)}
 
-    def damage(picks: Sequence[int]) -> float:
+    def total(picks: Sequence[int]) -> float:
         return sum(row[j] for row, j in zip(damages, picks, strict=True))
 
     least = [min(range(len(row)), key=row.__getitem__) for row in costs]
@@ -99,14 +100,14 @@ def allocate(
     over = sizes.rest + sum(row[j] for row, j in zip(costs, picks, strict=True))
     over -= sizes.exact(chosen(picks))
     again = solve(costs, damages, capacity + over) or least
-    if sizes.exact(chosen(again)) <= limit and damage(again) < damage(picks):
+    if sizes.exact(chosen(again)) <= limit and total(again) < total(picks):
         picks = again
     sweep = frontier(costs, damages)
     return Allocation(
         layers=tuple(row[j] for row, j in zip(options, picks, strict=True)),
         limit=limit,
         bytes=sizes.exact(chosen(picks)),
-        damage=damage(picks),
+        damage=total(picks),
         bound=max(0.0, lower_bound(costs, damages, capacity + sizes.slack)),
         worst=sweep[0][1],
         frontier=tuple((size + sizes.rest, max(0.0, harm)) for size, harm in sweep),
@@ -140,13 +141,13 @@ def extremes(
 
 
 def _options(
-    layer: SelectedLayer, curve: Mapping[str, Any], sensitivity: Mapping[str, float]
+    layer: SelectedLayer, curve: Mapping[str, Any], sensitivity: Mapping[str, Sequence[float]]
 ) -> list[Allocated]:
     name = layer.ref.name
-    weight = 0.5 * sensitivity[name] * curve["energy"]
     found = []
     for point in curve["points"]:
         settings = codec_class(point["settings"]["method"]).Settings(**point["settings"])
         size, distortion = point["bytes"], point["distortion"]
-        found.append(Allocated(name, layer.group, settings, size, distortion, weight * distortion))
+        harm = damage(sensitivity[name], curve["energy"], distortion)
+        found.append(Allocated(name, layer.group, settings, size, distortion, harm))
     return found

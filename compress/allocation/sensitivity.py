@@ -5,7 +5,9 @@ and teacher are equal. Its second order there is 1/2 dw' J'HJ dw, with J the out
 the loss's Hessian in the outputs. For r with E[rr'] = H the gradient g of <r, outputs> has
 E[gg'] = J'HJ: one backward pass a draw, whatever the loss and the encoder, without labels
 (Schraudolph 2002; Martens and Grosse 2015, section 5). The errors of a codec are taken as
-uncorrelated with one another and with g^2: a layer's damage is 1/2 mean(E[g^2]) ||W - What||^2.
+uncorrelated with one another and with g^2, but for what they share: centroids are means, so that
+What is W made smaller by the relative distortion D. With s = mean(E[g^2]) and r = E[<g, W>^2] the
+damage of a layer is 1/2 (s (D - D^2) ||W||^2 + r D^2).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,8 +33,8 @@ def sensitivity(
     recovery: RecoveryConfig,
     *,
     seed: int = 0,
-) -> dict[str, float]:
-    """Mean over each layer's weights of the diagonal of the Gauss-Newton matrix, by name.
+) -> dict[str, tuple[float, float]]:
+    """(s, r) of each layer, by name: what `damage` takes.
 
     One draw for each of BATCHES batches of rows, evenly spaced. The same for the same seed and
     number of threads.
@@ -40,7 +42,7 @@ def sensitivity(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.eval().requires_grad_(False).to(device)
     weights = {ref.name: model.get_parameter(ref.tensor).requires_grad_() for ref in refs}
-    total = dict.fromkeys(weights, 0.0)
+    total = dict.fromkeys(weights, (0.0, 0.0))
     generator = torch.Generator().manual_seed(seed)
     batches = list(_batches(rows, tokenizer))
     with progress_bar("sensitivity", len(batches)) as bar:
@@ -51,19 +53,32 @@ def sensitivity(
             grads = torch.autograd.grad(probe, list(weights.values()), allow_unused=True)
             for name, grad in zip(weights, grads, strict=True):
                 if grad is not None:
-                    total[name] += float(grad.float().square().mean()) / len(batches)
+                    s, r = total[name]
+                    s += float(grad.square().mean()) / len(batches)
+                    r += float((grad * weights[name].detach()).sum()) ** 2 / len(batches)
+                    total[name] = s, r
             bar.advance()
     return total
 
 
-def uniform(curves: Mapping[str, Mapping[str, Any]], layers: Iterable[Any]) -> dict[str, float]:
+def damage(sensitivity: Sequence[float], energy: float, distortion: float) -> float:
+    """What a weight of `energy` ||W||^2, changed by this relative distortion, adds to the loss."""
+    s, r = sensitivity
+    square = min(distortion, distortion**2)
+    return 0.5 * (s * (distortion - square) * energy + r * square)
+
+
+def uniform(
+    curves: Mapping[str, Mapping[str, Any]], layers: Iterable[Any]
+) -> dict[str, tuple[float, float]]:
     """Without data: as if the same relative error did the same harm to every weight of the model.
 
     curves: `measure` by layer; layers: SelectedLayer."""
     found = {}
     for layer in layers:
         energy = curves[layer.ref.name]["energy"]
-        found[layer.ref.name] = 2.0 * _weights(layer.ref) / energy if energy else 0.0
+        count = 2.0 * _weights(layer.ref) if energy else 0.0
+        found[layer.ref.name] = count / (energy or 1.0), count
     return found
 
 

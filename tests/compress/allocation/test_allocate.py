@@ -53,7 +53,10 @@ class Model:
         self.sizes = FileSizes(self.model, self.layers, rest)
         self.curves = {x.ref.name: synthetic(x, self.config, 0) for x in self.layers}
         draw = random.Random(1)
-        self.sensitivity = {x.ref.name: draw.lognormvariate(0, 2) for x in self.layers}
+        self.sensitivity = {}
+        for layer in self.layers:
+            s, name = draw.lognormvariate(0, 2), layer.ref.name
+            self.sensitivity[name] = s, s * self.curves[name]["energy"]
 
     def allocate(self, budget):
         return allocate(self.sizes, self.layers, self.curves, self.sensitivity, budget)
@@ -122,7 +125,7 @@ def test_roberta_fills_its_budget_and_is_near_the_best(roberta):
 def test_a_sensitive_layer_gets_more_bytes(small):
     name = "bert.encoder.layer.1.attention.self.query"
     before = {x.name: x.bytes for x in small.allocate(BudgetConfig(ratio=14)).layers}
-    more = small.sensitivity | {name: 1e6}
+    more = small.sensitivity | {name: (1e6, 1e9)}
     found = allocate(small.sizes, small.layers, small.curves, more, BudgetConfig(ratio=14))
     after = {x.name: x.bytes for x in found.layers}
     assert after[name] > before[name]

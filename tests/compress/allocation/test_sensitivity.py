@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from compress.allocation import sensitivity as module
-from compress.allocation.sensitivity import random_projection, sensitivity, uniform
+from compress.allocation.sensitivity import damage, random_projection, sensitivity, uniform
 from compress.codecs import codec_class
 from compress.codecs.product import CodebookConfig
 from compress.config import RecoveryConfig
@@ -62,7 +62,9 @@ def test_predicted_and_measured_damage_rank_the_layers_alike(trained, finetuned)
         decoded = codec_class("product").fit(whole, settings)[0].decode().detach()
         with torch.no_grad():
             weight.copy_(decoded)
-        predicted.append(0.5 * found[ref.name] * float((decoded - whole).square().sum()))
+        energy = float(whole.square().sum())
+        distortion = float((decoded - whole).square().sum()) / energy
+        predicted.append(damage(found[ref.name], energy, distortion))
         seen.append(measured(model, changed, batches))
         with torch.no_grad():
             weight.copy_(whole)
@@ -106,5 +108,5 @@ def test_without_data_equal_relative_errors_do_equal_harm(trained):
     found = uniform(curves, layers)
     for i, layer in enumerate(layers[1:], 1):
         weights = torch.Size(layer.ref.shape).numel()
-        assert 0.5 * found[layer.ref.name] * i * 0.1 == pytest.approx(0.1 * weights)
-    assert found[layers[0].ref.name] == 0.0  # a weight of zeros costs nothing
+        assert damage(found[layer.ref.name], i, 0.1) == pytest.approx(0.1 * weights)
+    assert damage(found[layers[0].ref.name], 0.0, 0.1) == 0.0  # a weight of zeros costs nothing
