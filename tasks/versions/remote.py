@@ -40,18 +40,19 @@ class Remote:
         """
         if self.name is None:
             return None
-        sent = 0
+        pushed = False
         if not self._problem and read_json(self._marker) != self._state():
             with self.asked():
                 targets = [str(self._workspace.dvc_file)]
-                sent = self._repo.push(targets=targets, remote=self.name, run_cache=True)
+                self._repo.push(targets=targets, remote=self.name, run_cache=True)
                 write_json(self._marker, self._state())
+                pushed = True
         if self._problem:
             return (
                 f"the DVC remote `{self.name}` does not answer ({self._problem}). Everything is "
                 "kept here; `dvc push --run-cache` hands it over later, and so does the next run"
             )
-        return f"handed to the DVC remote `{self.name}`: {sent} files" if sent else None
+        return f"everything is in the DVC remote `{self.name}`" if pushed else None
 
     @contextmanager
     def asked(self) -> Iterator[None]:

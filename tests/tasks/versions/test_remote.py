@@ -73,7 +73,7 @@ def remote(request, tmp_path, monkeypatch):
 def test_a_clone_takes_everything_from_the_remote(recorded, remote):
     set_remote(recorded, **remote)
     with open_versions(recorded) as versions:
-        assert "handed to the DVC remote `team`" in (versions.remote.push() or "")
+        assert "is in the DVC remote `team`" in (versions.remote.push() or "")
     with open_versions(recorded) as versions:
         assert versions.remote.push() is None  # nothing has changed since
     copy = clone(recorded, "second")
