@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from flows.console import note, output, size
 from tasks.pruning import Survey
@@ -18,7 +19,8 @@ def show_store(survey: Survey) -> None:
     if not survey.files:
         note(f"{survey.root}: no layers")
         return
-    table = _table(str(survey.root), "method", "last used", "layers", "size")
+    output.print(Text(str(survey.root), style="bold"), soft_wrap=True)
+    table = _table("method", "last used", "layers", "size")
     cells: dict[tuple[str, str], list[StoredFile]] = {}
     for file, method in survey.layers:
         age = next(name for name, limit in AGES.items() if survey.now - file.used < limit)
@@ -34,7 +36,7 @@ def show_store(survey: Survey) -> None:
     if survey.needs is None:
         note(f"who needs them is not known: {survey.problem}")
         return
-    needed = _table("", "needed by", "layers", "size")
+    needed = _table("needed by", "layers", "size")
     users: dict[str, list[StoredFile]] = {}
     for file, _ in survey.layers:
         for user in survey.needs.of(file) or {"nobody"}:
@@ -59,8 +61,8 @@ def _sums(files: Sequence[StoredFile]) -> tuple[str, str]:
     return str(len(files)), size(sum(file.bytes for file in files))
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+def _table(*columns: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in columns:
         table.add_column(name, justify="right" if name in ("layers", "size") else "left")
     return table

