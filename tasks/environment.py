@@ -26,6 +26,8 @@ DEFAULTS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "GIT_PYTHON_REFRESH": "quiet",
     "TOKENIZERS_PARALLELISM": "false",
+    # A server that is lost stops a run after some 15 seconds a call, not a minute.
+    "PREFECT_CLIENT_MAX_RETRIES": "3",
     # Results are never pickled.
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
 }

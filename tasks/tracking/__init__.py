@@ -5,13 +5,14 @@ second: import it inside the function that needs it. What people do with version
 does, is in `by_hand` and `lookup`, so that a change there leaves the stages up to date.
 """
 
-from tasks.tracking.connection import check
+from tasks.tracking.connection import at_once, check
 from tasks.tracking.registry import register
 from tasks.tracking.runs import finish_run, log_stage, start_run
 from tasks.tracking.version_layers import layers_of_versions, registries
 from tasks.tracking_uri import store_uri
 
 __all__ = [
+    "at_once",
     "check",
     "finish_run",
     "layers_of_versions",

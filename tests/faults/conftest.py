@@ -1,8 +1,9 @@
-"""A disk that is small, and a finished workspace to break."""
+"""Disks that are full or cannot be written to: small file systems in memory."""
 
+import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,6 +31,26 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 48 MB."""
     with mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=48m", "tmpfs") as folder:
         yield folder
+
+
+@pytest.fixture
+def read_only() -> Iterator[Callable[[Path], None]]:
+    """Makes a folder one that nobody can write to, not even root."""
+    made: list[Path] = []
+
+    def make(folder: Path) -> None:
+        done = subprocess.run(["mount", "--bind", folder, folder], capture_output=True, text=True)
+        if done.returncode:
+            if os.geteuid() == 0:
+                pytest.skip(f"needs the right to mount: {done.stderr.strip()}")
+            folder.chmod(0o555)
+            return
+        made.append(folder)
+        subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+
+    yield make
+    for folder in made:
+        subprocess.run(["umount", "-l", folder], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A disk that fills up: one message, nothing half there, nothing lost."""
+"""A disk that fills up or cannot be written to: one message, nothing half there, nothing lost."""
 
 import os
 import shutil
@@ -24,3 +24,13 @@ def test_a_disk_that_fills_up_costs_nothing_that_is_finished(done, small_disk):
     after = stamps(small_disk, LAYERS)
     assert {path: after[path] for path in kept} == kept
     assert outputs(small_disk) == outputs(done)
+
+
+@pytest.mark.slow
+def test_a_layer_store_that_cannot_be_written_to_is_told_before_work(done, tmp_path, read_only):
+    without_quantize(done, tmp_path)
+    store = tmp_path / ".shrinkflow" / "layers"
+    shutil.copytree(done / ".shrinkflow" / "layers", store)
+    sorted(store.glob("*/*.safetensors"))[0].unlink()
+    read_only(store)
+    assert "make it writable" in fails(tmp_path, "cannot be written")
