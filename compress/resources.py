@@ -115,15 +115,17 @@ def resource_problems(
     problems = []
     if memory > (free := estimates.free_memory()):
         problems.append(
-            f"about {_gib(memory)} of memory are needed, {_gib(free)} are free; {remedy}"
+            f"about {_size(memory)} of memory are needed, {_size(free)} are free; {remedy}"
         )
     place = workspace.absolute()
     while not place.exists():
         place = place.parent
     if disk > (free := shutil.disk_usage(place).free):
-        problems.append(f"about {_gib(disk)} of disk are needed, {_gib(free)} are free at {place}")
+        problems.append(
+            f"about {_size(disk)} of disk are needed, {_size(free)} are free at {place}; make room"
+        )
     return problems
 
 
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB"
+def _size(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

@@ -7,7 +7,6 @@ import sys
 
 import pytest
 import torch
-from models import MODELS, compress, image_input, make, text_input
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
@@ -19,6 +18,7 @@ from transformers import (
 from compress.checkpoint import save_compressed
 from compress.errors import InputError
 from compress.layers import CompressedEmbedding, CompressedLayer
+from tests.compress.models import MODELS, compress, image_input, make, text_input
 
 AUTO = {
     "roberta": AutoModelForSequenceClassification,

@@ -2,7 +2,6 @@ import importlib.util
 
 import pytest
 import torch
-from models import SIZES
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, BertConfig, BertModel
 
@@ -14,6 +13,7 @@ from compress.plan import make_plan
 from compress.replacement import replace
 from compress.selection import compressible, select
 from compress.sources import model_folder
+from tests.compress.models import SIZES
 
 FIRST = "encoder.layer.0.intermediate.dense.weight"
 

@@ -1,10 +1,10 @@
 """The compressed model in the hands of Hugging Face's Trainer."""
 
 import torch
-from models import compress, make
 from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
 
 from compress.checkpoint import save_compressed
+from tests.compress.models import compress, make
 
 ROWS = [
     {"input_ids": [3 + i, 7, 11 + i % 5, 2], "attention_mask": [1] * 4, "labels": i % 3}

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from models import compress, make
 from torch import nn
 
 from compress.codecs import codec_class
@@ -9,6 +8,7 @@ from compress.errors import InputError
 from compress.layers import CompressedEmbedding, CompressedLinear
 from compress.replacement import replace
 from compress.selection import LayerRef, compressible
+from tests.compress.models import compress, make
 
 
 def test_both_sides_of_a_tie_use_one_codec_that_is_counted_once():

@@ -1,10 +1,10 @@
 import pytest
 import torch
-from models import bert, masked_lm, resnet, roberta
 from torch import nn
 
 from compress.config import QuantizeConfig
 from compress.selection import compressible, matches, select
+from tests.compress.models import bert, masked_lm, resnet, roberta
 
 
 def quantize(*groups, **defaults):

@@ -1,12 +1,12 @@
 import json
 
 import pytest
-from models import SIZES, make
 from transformers import BertConfig, BertModel
 
 from compress.errors import InputError
 from compress.selection import compressible
 from compress.skeleton import skeleton, tensor_key
+from tests.compress.models import SIZES, make
 
 
 def test_a_bare_encoder_gives_the_names_of_the_task_model(tmp_path):

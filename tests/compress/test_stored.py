@@ -2,12 +2,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import MODELS, compress, make
 from safetensors.torch import save
 
 from compress.checkpoint import save_compressed
 from compress.manifest import install, list_entries, read_entries
 from compress.stored import DTYPES, safetensors_bytes, stored_bytes
+from tests.compress.models import MODELS, compress, make
 
 NAMES = st.text('abc.é"\\', min_size=1, max_size=12)
 

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from models import MODELS, make
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -16,6 +15,7 @@ from compress.replacement import replace
 from compress.stream_plan import plan_stream
 from compress.streaming import compress_stream_layer, look_through, write_stream
 from tests.compress.codecs.test_every_method import each_method
+from tests.compress.models import MODELS, make
 
 SETTINGS = {"block_size": 4, "codebook_size": 16}
 

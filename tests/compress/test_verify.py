@@ -3,13 +3,13 @@
 import json
 
 import pytest
-from models import compress, make
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from compress.checkpoint import save_compressed
 from compress.errors import CheckpointError, InputError
 from compress.quantizer import ShrinkflowConfig
+from tests.compress.models import compress, make
 
 FIRST = "bert.encoder.layer.0.intermediate.dense"
 

@@ -11,7 +11,8 @@ from compress.errors import InputError
 from tasks import source
 from tasks.tracking import packaging
 
-NAMES = {"yaml": "pyyaml"}  # module -> package, where they differ
+# module -> package that brings it, where they differ
+NAMES = {"yaml": "pyyaml", "pydantic_core": "pydantic"}
 
 
 def test_requirements_name_every_library_that_reading_needs():
