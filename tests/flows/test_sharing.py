@@ -102,7 +102,7 @@ def test_tables_of_dvc_say_what_changed(story):
     data = experiment["revs"][0]["data"]
     assert data["params"]["params.yaml"]["data"]["quantize"]["row_scale"] is True
     assert "score" in data["metrics"]["artifacts/metrics/evaluate.json"]["data"]
-    for name in ("layers", "groups", "quantize"):
+    for name in ("layers", "groups"):  # a training of two steps has no curve
         text = json.dumps(story.plots["data"][f"artifacts/plots/{name}.csv"])
         assert "HEAD" in text and "workspace" in text
 
