@@ -22,7 +22,7 @@ plan: $(STAMP)
 
 # Two tests at a time, one thread each: many of them wait for servers of their own.
 test: $(STAMP)
-	@$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -20,8 +20,9 @@ def test_no_work_is_lost_with_the_server_of_prefect(done, tmp_path, prefect_home
     server = Server(tmp_path / "server")
     server.wait()
     own = workspaces.environment()
+    lost = {"PREFECT_API_URL": server.url, "PREFECT_CLIENT_MAX_RETRIES": "1"}
     with monkeypatch.context() as patch:
-        patch.setattr(workspaces, "environment", lambda: own | {"PREFECT_API_URL": server.url})
+        patch.setattr(workspaces, "environment", lambda: own | lost)
         with started(folder, "shrinkflow", "run") as process:
             wait_until(lambda: len(stamps(folder, LAYERS)) > 1 or process.poll() is not None)
             server._process.kill()

@@ -43,6 +43,7 @@ PARAMS = {
     "gate": {"max_drop": 100.0, "min_ratio": 0.5},
     "tracking": {"model_name": "small"},
 }
+pytestmark = pytest.mark.slow
 STAGES = ["prepare", "pretrain", "finetune", "quantize", "evaluate", "register"]
 FFN, ATTENTION = 2, 18
 
