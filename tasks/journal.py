@@ -38,11 +38,8 @@ class Journal:
         from tasks import tracking
 
         if self.parent is None:
-            left = read_json(self._path)
-            if "mlflow_run" in left:
-                self._finish(left["mlflow_run"], left.get("status", "KILLED"))
-            self.parent = tracking.start_run(self._workspace, self.params)
-            write_json(self._path, {"mlflow_run": self.parent})
+            self._close_left()
+            self.parent = tracking.start_run(self._workspace, self.params, opened=self._note)
         self._catch_up()
         return self.parent
 
@@ -54,7 +51,9 @@ class Journal:
 
     def close(self, status: str) -> None:
         """FINISHED, FAILED or KILLED."""
-        if self.parent is not None:
+        if self.parent is None:
+            self._close_left()
+        else:
             self._catch_up()
             write_json(self._path, {"mlflow_run": self.parent, "status": status})
             self._finish(self.parent, status)
@@ -62,6 +61,14 @@ class Journal:
     @property
     def _path(self) -> Path:
         return self._workspace.state / RUNNING
+
+    def _note(self, run: str) -> None:
+        write_json(self._path, {"mlflow_run": run})
+
+    def _close_left(self) -> None:
+        left = read_json(self._path)
+        if "mlflow_run" in left:
+            self._finish(left["mlflow_run"], left.get("status", "KILLED"))
 
     def _catch_up(self) -> None:
         """Tells what has not been told, in order; gives up, until the next time, in seconds."""

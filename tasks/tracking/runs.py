@@ -1,7 +1,7 @@
 """A parent run for the pipeline, a child for every stage: params, metrics, curves, tables."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
@@ -23,8 +23,10 @@ HEADLINE = ("score", "score_uncompressed", "drop", "ratio", "bytes", "bytes_unco
 MAX_PARAMS, MAX_METRICS, MAX_VALUE = 100, 1000, 6000  # MLflow's limits of one call
 
 
-def start_run(workspace: Workspace, params: Params) -> str:
-    """Opens the parent run of a pipeline run and returns its id.
+def start_run(
+    workspace: Workspace, params: Params, opened: Callable[[str], None] | None = None
+) -> str:
+    """Opens the parent run of a pipeline run and returns its id, which `opened` is told at once.
 
     It stores params.yaml in it: so an artifact store that cannot be written to is found here.
     """
@@ -35,6 +37,8 @@ def start_run(workspace: Workspace, params: Params) -> str:
             run_name=f"{params.tracking.model_name} {time.strftime('%Y-%m-%d %H:%M')}",
             tags=tags | data_tags(workspace),
         )
+        if opened is not None:
+            opened(run.info.run_id)
         try:
             _log_params(client, run.info.run_id, params)
         except Exception:
