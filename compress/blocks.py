@@ -37,6 +37,17 @@ def block_problem(shape: Sequence[int], block_size: int) -> str | None:
     return f"block size {block_size} does not divide the {size} inputs of a row; {fits} would"
 
 
+def codebook_problems(shape: Sequence[int], block_size: int, codebook_size: int) -> list[str]:
+    """Why blocks of a weight of `shape` cannot have a codebook of that size, with the remedy."""
+    if problem := block_problem(shape, block_size):
+        return [problem]
+    n = shape[0] * row_size(shape) // block_size
+    if n >= codebook_size:
+        return []
+    remedy = f"at most codebook_size={1 << (n.bit_length() - 1)}" if n > 1 else "leave it out"
+    return [f"{n} blocks are fewer than {codebook_size} centroids; {remedy}"]
+
+
 def row_scales(weight: Tensor) -> Tensor:
     """The standard deviation of each row of `weight` (out, ...), as fp16 stores it; 1 for 0."""
     scale = weight.flatten(1).std(dim=1, correction=0).half().float()  # (out,)

@@ -16,7 +16,7 @@ from prefect.runtime import task_run
 from prefect.states import Completed
 
 from compress.config import CodecConfig
-from compress.errors import CheckpointError, ShrinkflowError
+from compress.errors import ShrinkflowError
 from tasks import caching, cluster, students
 from tasks.shared import SharedFolder
 from tasks.source import check_unchanged
@@ -80,6 +80,8 @@ def hand_out(root: str, student: str, jobs: list[LayerJob]) -> GroupWork:
     For tasks on other machines their weights are put into the shared store, until `take_back`.
     """
     import torch
+
+    from compress.source_weights import tensor_files
 
     workspace, params = opened(root)
     files = tensor_files(Path(student))
@@ -226,19 +228,3 @@ def method_version(settings: CodecConfig) -> str:
     from compress.codecs.base import codec_class
 
     return caching.method_version(codec_class(settings.method).__module__)
-
-
-def tensor_files(folder: Path) -> dict[str, Path]:
-    """Every tensor of a model folder -> the safetensors file with it; only headers are read."""
-    from safetensors import SafetensorError, safe_open
-
-    found = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(path, framework="pt") as file:
-                found.update(dict.fromkeys(file.keys(), path))
-        except SafetensorError as error:
-            raise CheckpointError(f"{path} is not whole ({error}); make it again") from None
-    if not found:
-        raise CheckpointError(f"{folder}: no *.safetensors in it")
-    return found

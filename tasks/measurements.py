@@ -13,7 +13,7 @@ from typing import Any
 from compress.config import Params
 from compress.errors import InputError
 from tasks import caching, source
-from tasks.layers import LayerJob, tensor_files
+from tasks.layers import LayerJob
 from tasks.outputs import write_json
 from tasks.store import LayerStore
 
@@ -31,6 +31,7 @@ class CurveJob:
 def curve_jobs(folder: Path, params: Params, jobs: Sequence[LayerJob]) -> list[CurveJob]:
     """The candidates of `jobs`, whose weights are in the model folder `folder`."""
     from compress.allocation.candidates import layer_candidates
+    from compress.source_weights import tensor_files
 
     files, quantize, made = tensor_files(folder), params.quantize, []
     for job in jobs:

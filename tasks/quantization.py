@@ -19,7 +19,7 @@ from tasks import caching
 from tasks.allocation import COLUMNS, allocation_facts, allocation_rows
 from tasks.artifacts import show_layers
 from tasks.layer_tables import layer_row, totals, usage_rows
-from tasks.layers import CACHED, LayerJob, tensor_files
+from tasks.layers import CACHED, LayerJob
 from tasks.model_card import model_card
 from tasks.outputs import read_json, write_json, write_table
 from tasks.source import check_unchanged
@@ -49,6 +49,7 @@ def layer_jobs(folder: Path, params: Params) -> list[list[LayerJob]]:
     """The same for the model in `folder`. Raises CheckpointError where a weight is missing."""
     from compress.selection import select
     from compress.skeleton import skeleton, tensor_key
+    from compress.source_weights import tensor_files
 
     model = skeleton(folder)
     selection = select(model, params.quantize)

@@ -102,7 +102,7 @@ class Codec(nn.Module):
 
         Floats have torch's default dtype; works on the meta device.
         """
-        raise NotImplementedError
+        return cls(shape, settings)
 
     @classmethod
     def problems(cls, shape: Sequence[int], settings: Any) -> list[str]:

@@ -46,10 +46,6 @@ class LowRankCodec(Codec):
         self.right = nn.Parameter(torch.zeros(settings.rank, row_size(shape)))
 
     @classmethod
-    def empty(cls, shape: Sequence[int], settings: LowRankConfig) -> Self:
-        return cls(shape, settings)
-
-    @classmethod
     def problems(cls, shape: Sequence[int], settings: LowRankConfig) -> list[str]:
         full = min(shape[0], row_size(shape))
         if settings.rank > full:

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from compress.blocks import block_problem, from_blocks, row_scales, row_size, to_blocks
+from compress.blocks import codebook_problems, from_blocks, row_scales, row_size, to_blocks
 from compress.codecs.base import Codec, FitReport, register, sum_of_squares
 from compress.codecs.gather import Bags, gather, make_bags
 from compress.codecs.packed import PackedCodec
@@ -68,20 +68,8 @@ class ProductCodec(PackedCodec):
         self._bags: Bags | None = None
 
     @classmethod
-    def empty(cls, shape: Sequence[int], settings: CodebookConfig) -> Self:
-        return cls(shape, settings)
-
-    @classmethod
     def problems(cls, shape: Sequence[int], settings: CodebookConfig) -> list[str]:
-        if problem := block_problem(shape, settings.block_size):
-            return [problem]
-        n = shape[0] * row_size(shape) // settings.block_size
-        if n < settings.codebook_size:
-            remedy = (
-                f"at most codebook_size={1 << (n.bit_length() - 1)}" if n > 1 else "leave it out"
-            )
-            return [f"{n} blocks are fewer than {settings.codebook_size} centroids; {remedy}"]
-        return []
+        return codebook_problems(shape, settings.block_size, settings.codebook_size)
 
     @classmethod
     @torch.no_grad()

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from compress.blocks import block_problem, from_blocks, row_size, to_blocks
+from compress.blocks import codebook_problems, from_blocks, row_size, to_blocks
 from compress.codecs.base import FitReport, register
 from compress.codecs.gather import gather
 from compress.codecs.packed import PackedCodec
@@ -49,17 +49,8 @@ class ResidualCodec(PackedCodec):
         self.codebook = nn.Parameter(torch.zeros(m, k, d))
 
     @classmethod
-    def empty(cls, shape: Sequence[int], settings: ResidualConfig) -> Self:
-        return cls(shape, settings)
-
-    @classmethod
     def problems(cls, shape: Sequence[int], settings: ResidualConfig) -> list[str]:
-        if problem := block_problem(shape, settings.block_size):
-            return [problem]
-        n = shape[0] * row_size(shape) // settings.block_size
-        if n < settings.codebook_size:
-            return [f"{n} blocks are fewer than {settings.codebook_size} centroids; lower them"]
-        return []
+        return codebook_problems(shape, settings.block_size, settings.codebook_size)
 
     @classmethod
     @torch.no_grad()

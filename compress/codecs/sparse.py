@@ -53,10 +53,6 @@ class SparseCodec(PackedCodec):
         self.register_buffer("row_starts", torch.zeros(out + 1, dtype=torch.int32))
 
     @classmethod
-    def empty(cls, shape: Sequence[int], settings: SparseConfig) -> Self:
-        return cls(shape, settings)
-
-    @classmethod
     @torch.no_grad()
     def fit(
         cls,

@@ -42,10 +42,6 @@ class SubspaceCodec(PackedCodec):
         self.bases = nn.Parameter(torch.zeros(k, j, row_size(shape)))
 
     @classmethod
-    def empty(cls, shape: Sequence[int], settings: SubspaceConfig) -> Self:
-        return cls(shape, settings)
-
-    @classmethod
     def problems(cls, shape: Sequence[int], settings: SubspaceConfig) -> list[str]:
         k, j, n = settings.subspaces, settings.dimension, row_size(shape)
         found = []

@@ -54,10 +54,6 @@ class UniformCodec(PackedCodec):
         self.register_buffer("zero_point", zero)
 
     @classmethod
-    def empty(cls, shape: Sequence[int], settings: UniformConfig) -> Self:
-        return cls(shape, settings)
-
-    @classmethod
     @torch.no_grad()
     def fit(
         cls,
