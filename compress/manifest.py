@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
 from compress.codecs.base import Codec, codec_class
-from compress.config import describe
 from compress.errors import CheckpointError, InputError
 from compress.layers import (
     CompressedConv2d,
@@ -16,6 +15,7 @@ from compress.layers import (
     CompressedLayer,
     kind_of,
 )
+from compress.params_yaml import describe
 from compress.replacement import replace
 from compress.selection import LayerRef, SelectedLayer
 

@@ -13,8 +13,9 @@ from torch import nn
 from compress import estimates, resources
 from compress.codecs.base import codec_class
 from compress.codecs.product import WHOLE
-from compress.config import GroupConfig, QuantizeConfig, describe
+from compress.config import GroupConfig, QuantizeConfig
 from compress.errors import CheckpointError, InputError, PlanError
+from compress.params_yaml import describe
 from compress.selection import SelectedLayer, compressible, select
 from compress.shards import INDEX
 from compress.skeleton import declared_model, tensor_key

@@ -39,8 +39,8 @@ def plan(params: ParamsFile = DEFAULT, overrides: Overrides = None) -> None:
     from flows.session import failures
 
     with failures():
-        from compress.config import load_params
         from compress.errors import PlanError
+        from compress.params_yaml import load_params
         from flows.console import show_plan
         from tasks.planning import plan_of
 
@@ -66,7 +66,7 @@ def run(params: ParamsFile = DEFAULT, overrides: Overrides = None) -> None:
     from flows.session import failures, flow_session
 
     with failures():
-        from compress.config import load_params
+        from compress.params_yaml import load_params
         from flows.console import note, show_next_steps, show_summary
         from tasks.lock import workspace_lock
         from tasks.params_file import set_up
@@ -128,7 +128,7 @@ def serve(
 
     keep_ctrl_c()
     with failures():
-        from compress.config import load_params
+        from compress.params_yaml import load_params
         from flows.console import show_schedule
         from tasks.workspace import workspace_of
 
@@ -151,7 +151,7 @@ def evaluate(folder: Folder, params: ParamsFile = DEFAULT, overrides: Overrides 
     from flows.session import failures
 
     with failures():
-        from compress.config import load_params
+        from compress.params_yaml import load_params
         from flows.console import show_scores
         from tasks.planning import evaluate_folder
 
@@ -177,7 +177,7 @@ def promote(version: Version = "challenger", params: ParamsFile = DEFAULT) -> No
     from flows.session import failures
 
     with failures():
-        from compress.config import load_params
+        from compress.params_yaml import load_params
         from flows.console import output
         from tasks.tracking.by_hand import promote
         from tasks.workspace import workspace_of
@@ -191,7 +191,7 @@ def rollback(params: ParamsFile = DEFAULT) -> None:
     from flows.session import failures
 
     with failures():
-        from compress.config import load_params
+        from compress.params_yaml import load_params
         from flows.console import output
         from tasks.tracking.by_hand import rollback
         from tasks.workspace import workspace_of
@@ -205,7 +205,7 @@ def compare(first: Version, second: Version, params: ParamsFile = DEFAULT) -> No
     from flows.session import failures
 
     with failures():
-        from compress.config import load_params
+        from compress.params_yaml import load_params
         from flows.comparison import show_comparison
         from tasks.comparison import compare, write_page
         from tasks.workspace import workspace_of

@@ -8,7 +8,8 @@ from prefect import flow, tags
 from prefect.client.schemas import State
 from prefect.states import Completed
 
-from compress.config import Params, load_params
+from compress.config import Params
+from compress.params_yaml import load_params
 from flows import console
 from flows.naming import pipeline_name
 from flows.stage_flows import flow_of

@@ -20,8 +20,8 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.runner import Runner
 from prefect.types.entrypoint import EntrypointType
 
-from compress.config import load_params
 from compress.errors import ShrinkflowError
+from compress.params_yaml import load_params
 from flows import console
 from flows.pipeline import pipeline
 from tasks.flow_runs import place, tags_of

@@ -15,6 +15,8 @@ from tasks import source, stages
 if TYPE_CHECKING:
     from torch import Tensor
 
+# The settings are in the keys as they are: how they are declared and read counts for nothing.
+SETTINGS = ("compress.config", "compress.params_yaml")
 SEED_BITS = 63  # what torch.manual_seed takes without wrapping
 
 
@@ -49,7 +51,7 @@ def method_version(module: str) -> str:
 
     The settings are in the key as they are, so the reading of params.yaml counts for nothing.
     """
-    return source.code_version([module], without=["compress.config"])
+    return source.code_version([module], without=SETTINGS)
 
 
 def group_key(*, before: str, layers: Mapping[str, str], params: Params) -> str:
@@ -86,7 +88,7 @@ def stage_version(stage: str, params: Params) -> str:
 
 
 def _stage_code(stage: str) -> str:
-    return source.code_version(stages.TABLE[stage].code, without=["compress.config"])
+    return source.code_version(stages.TABLE[stage].code, without=SETTINGS)
 
 
 def hash_values(weight: "Tensor") -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from compress.config import load_params
+from compress.params_yaml import load_params
 from compress.redaction import without_password
 from tasks.journal import RUNNING
 from tasks.store import StoredFile

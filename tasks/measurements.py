@@ -120,7 +120,7 @@ def _measure(
 
 
 def _version(*modules: str) -> str:
-    return source.code_version(list(modules), without=["compress.config"])
+    return source.code_version(list(modules), without=caching.SETTINGS)
 
 
 def _path(store: LayerStore, key: str) -> Path:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from compress.config import Params, apply_override, load_params
+from compress.config import Params
+from compress.params_yaml import apply_override, load_params
 from compress.sources import PACKAGE
 from tasks.stages import tracked_params
 from tasks.workspace import Workspace, workspace_of

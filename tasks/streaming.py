@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from compress.config import Params, apply_override
+from compress.config import Params
 from compress.errors import InputError
+from compress.params_yaml import apply_override
 from tasks import caching
 from tasks.outputs import peak_memory
 from tasks.store import LayerStore

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compress.atomic import new_file
-from compress.config import load_params
 from compress.errors import InputError, PlanError
+from compress.params_yaml import load_params
 from tasks.budget_figures import score_by_size
 from tasks.formats import size, times
 from tasks.outputs import read_json, write_table

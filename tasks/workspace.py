@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from compress.config import Params, load_params
+from compress.config import Params
 from compress.errors import InputError
+from compress.params_yaml import load_params
 
 STAGES = ("prepare", "pretrain", "finetune", "quantize", "evaluate", "register")
 PARAMS_FILE = "params.yaml"

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from compress.config import Params, load_params
+from compress.config import Params
 from compress.errors import InputError
+from compress.params_yaml import load_params
 
 PROJECT = Path(__file__).parents[2]
 

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from compress.codecs import methods
 from compress.codecs.product import CodebookConfig
-from compress.config import QuantizeConfig, describe
+from compress.config import QuantizeConfig
+from compress.params_yaml import describe
 
 FFN = {"name": "ffn", "layers": ["**.dense"]}
 

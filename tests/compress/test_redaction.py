@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress.config import load_params
 from compress.errors import InputError
+from compress.params_yaml import load_params
 from compress.redaction import holds_password, without_password
 
 words = st.text(st.characters(categories=["L", "N"]), min_size=1)

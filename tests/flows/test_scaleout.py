@@ -1,5 +1,6 @@
 """Layers on Dask workers, which are processes of their own in folders of their own."""
 
+import json
 import shutil
 import sys
 import threading
@@ -15,8 +16,9 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from safetensors.torch import save_file
 
 from compress.codecs.product import CodebookConfig
-from compress.config import Params, load_params
+from compress.config import Params
 from compress.errors import InputError
+from compress.params_yaml import load_params
 from flows.stage_flows import compress_group, flow_of
 from tasks import cluster, source
 from tasks.layers import LayerJob
@@ -45,12 +47,16 @@ def student(tmp_path_factory) -> Path:
     """A checkpoint of two files with a few large weights in bfloat16."""
     folder = tmp_path_factory.mktemp("student")
     draw = torch.Generator().manual_seed(0)
+    weight_map = {}
     for file in range(2):
         tensors = {
             f"layer.{i}.weight": torch.randn(*SHAPE, generator=draw).bfloat16()
             for i in range(file, LAYERS, 2)
         }
-        save_file(tensors, folder / f"model-{file}.safetensors", metadata={"format": "pt"})
+        name = f"model-{file}.safetensors"
+        save_file(tensors, folder / name, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(tensors, name)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     return folder
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from compress.config import load_params
 from compress.errors import InputError
+from compress.params_yaml import load_params
 from tasks.outputs import read_json
 from tasks.workspace import Workspace
 from tests.flows.workspaces import edit, started

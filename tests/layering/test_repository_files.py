@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from compress.config import load_params
+from compress.params_yaml import load_params
 from tasks.params_file import complete
 from tasks.pipeline_file import render
 from tasks.source import ROOT

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from compress.config import load_params
 from compress.errors import InputError
+from compress.params_yaml import load_params
 from compress.selection import matches
 from compress.sources import local_path
 from tests.flows.workspaces import TINY

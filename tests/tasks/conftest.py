@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from compress.config import Params, load_params
+from compress.config import Params
+from compress.params_yaml import load_params
 from tasks.workspace import Workspace
 
 WORDS = (

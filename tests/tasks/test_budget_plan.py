@@ -2,7 +2,8 @@
 
 import pytest
 
-from compress.config import BudgetConfig, load_params
+from compress.config import BudgetConfig
+from compress.params_yaml import load_params
 from tasks.budget_plan import budget_plan
 from tasks.workspace import Workspace
 

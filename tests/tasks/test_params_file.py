@@ -6,8 +6,8 @@ import re
 import pytest
 import yaml
 
-from compress.config import load_params
 from compress.errors import InputError
+from compress.params_yaml import load_params
 from tasks.params_file import set_up
 
 TEXT = """\

@@ -3,8 +3,8 @@
 import pytest
 import yaml
 
-from compress.config import load_params
 from compress.errors import InputError
+from compress.params_yaml import load_params
 from tasks.params_file import set_up
 from tasks.pipeline_file import CODE_FILE, check_code_file, write_pipeline
 from tasks.source import ROOT

@@ -7,8 +7,8 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from compress.config import load_params
 from compress.errors import InputError
+from compress.params_yaml import load_params
 from tasks.figures import group_colors
 from tasks.report import parts, write_report
 from tasks.results import Results

@@ -4,8 +4,8 @@ import csv
 
 import pytest
 
-from compress.config import load_params
 from compress.errors import InputError, PlanError
+from compress.params_yaml import load_params
 from tasks.outputs import write_json
 from tasks.sweep import members, outcome, ratios_of, write_sweep
 

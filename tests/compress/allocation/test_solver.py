@@ -82,9 +82,10 @@ def test_the_frontier_is_convex_and_nothing_lies_below_it(table):
     points = frontier(sizes, damages)
     x, y = np.array(points).T
     assert x[0] == sum(min(row) for row in sizes)
-    assert (np.diff(x) > 0).all() and (np.diff(y) < 0).all()
+    # A damage of 1e-20 beside one of 10 is lost in the sum.
+    assert (np.diff(x) > 0).all() and (np.diff(y) <= 0).all()
     slopes = np.diff(y) / np.diff(x)
-    assert (np.diff(slopes) >= -1e-6 * np.abs(slopes[:-1])).all()
+    assert (np.diff(slopes) >= -1e-6 * np.abs(slopes[:-1]) - 1e-9).all()
     for picks in product(*(range(len(row)) for row in sizes)):
         size, damage = cost(sizes, picks), cost(damages, picks)
         assert damage >= np.interp(size, x, y) - 1e-6

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from mlflow.entities import Metric, Param
 
-from compress.config import load_params
 from compress.errors import InputError
+from compress.params_yaml import load_params
 from tasks import tracking
 from tasks.tracking import aliases
 from tasks.tracking.by_hand import promote, rollback

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress.config import load_params
 from compress.errors import InputError
+from compress.params_yaml import load_params
 from tasks import tracking
 from tasks.tracking.connection import connected, reason
 from tasks.tracking_uri import VARIABLE, store_uri

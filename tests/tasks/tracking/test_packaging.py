@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from compress.config import load_params
 from compress.errors import InputError
+from compress.params_yaml import load_params
 from tasks import source
 from tasks.tracking import packaging
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 
-from compress.config import load_params
 from compress.errors import InputError, ShrinkflowError
+from compress.params_yaml import load_params
 from tasks import tracking
 from tasks.pruning import prune
 from tasks.results import plot

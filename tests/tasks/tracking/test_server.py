@@ -1,17 +1,19 @@
 """MLflow as a team has it: a server on PostgreSQL with artifacts on S3. Everything here is real."""
 
 import json
+import os
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
 import mlflow
 import pandas as pd
 import pytest
 import yaml
 
-from compress.config import load_params
 from compress.errors import InputError
+from compress.params_yaml import load_params
 from tasks import tracking
 from tasks.tracking import packaging
 from tasks.tracking.connection import connected
@@ -91,7 +93,8 @@ def test_served_version_answers_requests(client, registered, server, tmp_path):
     port = services.free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", f"models:/{NAME}@champion"]
     command += ["--env-manager", "local", "--port", str(port)]
-    env = services.os.environ | {"MLFLOW_TRACKING_URI": server}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # MLflow calls uvicorn
+    env = os.environ | {"MLFLOW_TRACKING_URI": server, "PATH": path}
     process = services.Process(command, port, tmp_path, cwd=tmp_path, env=env)
     texts = ["a dull plot", "the film is good"]
     try:

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from compress.config import load_params
+from compress.params_yaml import load_params
 from tasks.params_file import set_up
 from tasks.pipeline_file import write_pipeline
 from tasks.stages import TABLE

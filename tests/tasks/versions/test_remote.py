@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from compress.config import load_params
+from compress.params_yaml import load_params
 from tasks.versions import open_versions
 from tasks.workspace import STAGES, Workspace
 from tests.services import free_port

@@ -6,8 +6,8 @@ import subprocess
 import pytest
 import yaml
 
-from compress.config import load_params
 from compress.errors import ShrinkflowError
+from compress.params_yaml import load_params
 from tasks import source
 from tasks.params_file import set_up
 from tasks.versions import open_versions
