@@ -62,9 +62,7 @@ def fit(
     x = check_points(points)[None]  # (1, n, d)
     if x.shape[1] == 0:
         return nothing(x, k)
-    if weights is not None:
-        weights = (weights[:, None] if weights.ndim == 1 else weights)[None]
-    data = prepare(x, weights)
+    data = prepare(x, _of_one(weights))
     return solve(data, options, consolidated(data, options, consolidation))[0]
 
 
@@ -103,11 +101,14 @@ def fit_batched(
     return solve_batch(prepare(x, weights), options, consolidation)
 
 
-def assign(points: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
+def assign(
+    points: torch.Tensor, codebook: torch.Tensor, weights: torch.Tensor | None = None
+) -> torch.Tensor:
     """Nearest row of the codebook for every point; ties go to the lowest row.
 
-    points (n, d) float16 | bfloat16 | float32, codebook (k, d) float -> (n,) int64.
-    Raises InputError for NaN, Inf or shapes that do not fit.
+    points (n, d) float16 | bfloat16 | float32, codebook (k, d) float -> (n,) int64. weights as in
+    `fit`: those of coordinates, (1, d) or (n, d), decide by sum w (x - c)^2; those of points, (n,)
+    or (n, 1), change no code. Raises InputError for NaN, Inf or shapes that do not fit.
     """
     x = check_points(points)
     book = check_points(codebook, what="the codebook").to(x.device)
@@ -117,5 +118,12 @@ def assign(points: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
         )
     if x.shape[0] == 0:
         return torch.empty(0, dtype=torch.int64, device=x.device)
-    about, centroids = prepare(x[None]).about(book[None])
+    about, centroids = prepare(x[None], _of_one(weights)).about(book[None])
     return sweep(about, centroids).codes[0].long()
+
+
+def _of_one(weights: torch.Tensor | None) -> torch.Tensor | None:
+    """(n,), (n, 1), (1, d) or (n, d) -> the same as a batch of one problem."""
+    if weights is None:
+        return None
+    return (weights[:, None] if weights.ndim == 1 else weights)[None]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 
 from compress.errors import InputError
+from compress.kmeans.sums import two_to
 
 
 def check_points(points: torch.Tensor, ndim: int = 2, what: str = "points") -> torch.Tensor:
@@ -43,7 +42,7 @@ def value_range(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def check_weights(weights: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor | None:
     """Weights (1 | b, n, 1), (1 | b, 1, d) or (1 | b, n, d) for points (b, n, d).
 
-    Returns (b, n, 1) or (b, n, d) float32, scaled by a power of two to at most 1.
+    Returns (b, n, 1) or (b, n, d) float32, scaled by a power of two to at most 1 in each problem.
     """
     if weights is None:
         return None
@@ -56,7 +55,7 @@ def check_weights(weights: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor
         )
     if w.numel() and (not bool(torch.isfinite(w).all()) or float(w.min()) < 0.0):
         raise InputError("kmeans: weights must be finite and not negative")
-    top = float(w.max()) if w.numel() else 0.0
-    if top > 0.0:
-        w = w * math.ldexp(1.0, -math.frexp(top)[1])
+    if w.numel():
+        top = w.flatten(1).amax(dim=1)
+        w = w * torch.where(top > 0, two_to(-torch.frexp(top).exponent), 1.0)[:, None, None]
     return w.expand(b, n, w.shape[-1]).float().contiguous()

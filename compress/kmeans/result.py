@@ -14,9 +14,8 @@ class KMeansResult:
     codebook             (k, d) float32, on the device of the points. Rows that no code names are
                          somewhere among the others.
     codes                (n,) int64: the row of `codebook` nearest to each point, ties to the
-                         lowest row: exactly `assign(points, codebook)`. (Weights by coordinate
-                         decide by the weighted distance; near duplicates that were consolidated
-                         share one code.)
+                         lowest row: exactly `assign(points, codebook, weights)`. (Near duplicates
+                         that were consolidated share one code.)
     relative_distortion  sum w (x - c)^2 / sum w x^2 over all points; 0.0 where the points are 0.
     distortion_trace     relative distortion at the assignment of each iteration, before its
                          update; an estimate while iterations look at a sample.

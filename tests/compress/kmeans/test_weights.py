@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from compress.kmeans import fit
+from compress.errors import InputError
+from compress.kmeans import assign, fit, fit_batched
 from compress.kmeans.distance import sweep
 from compress.kmeans.points import prepare
 
@@ -71,3 +72,34 @@ def test_points_without_weight_are_assigned_but_pull_nothing(gaussian):
     assert float(result.codebook.abs().max()) < 10.0
     nothing = fit(x, 8, weights=torch.zeros(500))
     assert nothing.relative_distortion == 0.0 and bool(torch.isfinite(nothing.codebook).all())
+
+
+@pytest.mark.parametrize("shape", [(700,), (700, 1), (1, 5), (700, 5)])
+def test_assignment_goes_by_the_weighted_distance(gaussian, device, shape):
+    x = gaussian(n=700, d=5).to(device)
+    w = torch.rand(shape, generator=torch.Generator().manual_seed(2)).to(device) ** 4
+    codebook = x[:20].clone()
+    wide = (w[:, None] if w.ndim == 1 else w).double()
+    cost = (wide[:, None] * (x[:, None] - codebook).double().square()).sum(2)  # (n, k)
+    assert torch.equal(assign(x, codebook, w), cost.argmin(dim=1))
+    if wide.shape[1] == 1:
+        assert torch.equal(assign(x, codebook, w), assign(x, codebook))
+    result = fit(x, 9, weights=w)
+    assert torch.equal(assign(x, result.codebook, w), result.codes)
+
+
+def test_assignment_refuses_weights_that_do_not_fit(gaussian):
+    x = gaussian(n=50)
+    for bad in (torch.ones(50, 7), -torch.ones(50), torch.full((1, 8), float("nan"))):
+        with pytest.raises(InputError, match="weights"):
+            assign(x, x[:4], bad)
+
+
+def test_a_batch_with_weights_equals_single_fits_whatever_their_scales(gaussian, device):
+    x = torch.stack([gaussian(n=600, seed=1), gaussian(n=600, seed=2)]).to(device)
+    w = torch.rand(x.shape, generator=torch.Generator().manual_seed(3)).to(device)
+    w[1] *= 1e-30
+    for i, result in enumerate(fit_batched(x, 16, weights=w, seed=[5, 6])):
+        alone = fit(x[i], 16, weights=w[i], seed=[5, 6][i], consolidation="off")
+        assert torch.equal(result.codebook, alone.codebook)
+        assert torch.equal(result.codes, alone.codes)
