@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import tasks  # sets the defaults that a run has, before anything reads them
+from tasks.server import Server
 from tests import services
-from tests.flows.workspaces import TINY, WORDS, write_workspace
+from tests.flows.workspaces import TINY, WORDS, at_server, write_workspace
 
 os.environ |= {
     "HF_HUB_OFFLINE": "1",
@@ -66,13 +67,32 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Prefect's database, made once: that takes longer than what is tested with it."""
-    from tasks.server import Server
-
     home = tmp_path_factory.mktemp("prefect")
     server = Server(home)
     server.wait()
     server.stop()
     return home
+
+
+@pytest.fixture(scope="session")
+def server(prefect_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all flows that run in this process, and for runs in processes of their own
+    where the test is not about them."""
+    home = tmp_path_factory.mktemp("server") / "prefect"
+    shutil.copytree(prefect_home, home)
+    started = Server(home)
+    try:
+        started.wait()
+        yield started
+    finally:
+        started.stop()
+
+
+@pytest.fixture(scope="module")
+def users_server(server: Server) -> Iterator[None]:
+    """The user has a Prefect server, for all tests of a file."""
+    with at_server(server.url):
+        yield
 
 
 @pytest.fixture

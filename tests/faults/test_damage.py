@@ -14,6 +14,7 @@ from tests.faults.kills import LAYERS, outputs
 from tests.flows.workspaces import call
 
 FLIPS = 200
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("users_server")]
 
 
 def flip(path, draw):
@@ -22,7 +23,6 @@ def flip(path, draw):
     path.write_bytes(damaged)
 
 
-@pytest.mark.slow
 def test_every_flipped_bit_is_found(done, tmp_path):
     """Of a layer file, and of the weights of a compressed model, by their digests."""
     draw = random.Random(0)
@@ -43,7 +43,6 @@ def test_every_flipped_bit_is_found(done, tmp_path):
         assert not is_whole(folder)
 
 
-@pytest.mark.slow
 def test_a_damaged_model_in_artifacts_is_put_right(done, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(done, folder, symlinks=True)
@@ -55,7 +54,6 @@ def test_a_damaged_model_in_artifacts_is_put_right(done, tmp_path):
     assert outputs(folder) == outputs(done)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("shift", [-400 * 86400, 400 * 86400])
 def test_a_clock_that_jumped_redoes_nothing(done, tmp_path, shift):
     """As if every file had been written a year before, or in the year to come."""

@@ -12,9 +12,9 @@ from tests.services import HOST, is_healthy, mlflow_server
 
 # As a user may set it: MLflow's own patience is four minutes a call.
 IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("users_server")]
 
 
-@pytest.mark.slow
 def test_work_is_kept_and_mlflow_is_told_later(done, tmp_path, monkeypatch):
     folder, store = tmp_path / "copy", tmp_path / "mlflow.db"
     without_quantize(done, folder)

@@ -4,7 +4,6 @@ Real processes in a git repository with a default remote; minutes, so they are r
 """
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,13 +30,12 @@ def dvc(folder: Path, *command: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory, tiny_model, prefect_home) -> SimpleNamespace:
+def story(tmp_path_factory, tiny_model, users_server) -> SimpleNamespace:
     top = tmp_path_factory.mktemp("team")
     folder, remote = top / "first", top / "remote"
     folder.mkdir()
     git(folder, "init", "-q")
     write_workspace(folder, tiny_model, TINY)
-    shutil.copytree(prefect_home, folder / ".shrinkflow" / "prefect")
     dvc(folder, "init", "-q")
     dvc(folder, "remote", "add", "-q", "-d", "team", str(remote))
     seen = SimpleNamespace(folder=folder, remote=remote)
@@ -51,7 +49,6 @@ def story(tmp_path_factory, tiny_model, prefect_home) -> SimpleNamespace:
 
     clone = top / "second"
     git(top, "clone", "-q", str(folder), str(clone))
-    shutil.copytree(prefect_home, clone / ".shrinkflow" / "prefect")
     seen.clone, seen.cloned = clone, call(clone, "shrinkflow", "run")
     seen.clone_status = dvc(clone, "status")
     seen.clone_changes = git(clone, "status", "--porcelain")

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 BIN = Path(sys.executable).parent
+_server: dict[str, str] = {}
 FILLER = ["the", "a", "film", "plot", "actor", "scene", "was", "is", "very"]
 GOOD = ["good", "great", "warm", "funny"]
 WORDS = [*FILLER, *GOOD, "bad", "dull", "slow", "flat"]
@@ -50,7 +51,17 @@ def write_workspace(folder: Path, model: Path, params: dict[str, Any]) -> None:
 def environment() -> dict[str, str]:
     """As on a user's machine that is offline: no server of Prefect's, our python first."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
-    return kept | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "160"}
+    return kept | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "160"} | _server
+
+
+@contextmanager
+def at_server(url: str) -> Iterator[None]:
+    """Inside, the user has a Prefect server at `url`: no run starts one, which takes long."""
+    _server["PREFECT_API_URL"] = url
+    try:
+        yield
+    finally:
+        _server.clear()
 
 
 def call(folder: Path, *command: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
