@@ -27,6 +27,7 @@ from benchmarks import kmeans_layers as layers
 from benchmarks import kmeans_plots, kmeans_report
 from benchmarks.kmeans_gpu import gpu
 from benchmarks.kmeans_methods import engine, fairseq_iteration, methods
+from benchmarks.markdown import fill
 from compress.kmeans.distance import sweep
 from compress.kmeans.points import prepare
 
@@ -67,6 +68,7 @@ FIT = (
     + """
 import json
 from benchmarks import kmeans_layers as layers
+from benchmarks.markdown import fill
 from benchmarks.kmeans_methods import engine, methods
 run = methods().get({name!r}) or (lambda x, k, seed: engine(x, k, seed, sample=None))
 x = layers.points(layers.STACK, 8)
@@ -245,7 +247,7 @@ def main() -> None:
     print(text)
     page = arguments.out.parent / "benchmarks.md"
     if page.is_file():
-        kmeans_report.write_page(page, text)
+        fill(page, "benchmarks.kmeans", text)
     for picture in kmeans_plots.draw(results, arguments.out):
         print(f"wrote {picture}")
 

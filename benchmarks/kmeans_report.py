@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from pathlib import Path
 from typing import Any
 
 from benchmarks.kmeans_targets import targets
+from benchmarks.markdown import table
 
-BEGIN, END = "<!-- begin: benchmarks.kmeans -->", "<!-- end: benchmarks.kmeans -->"
 REFERENCE = "sklearn k-means++"
 CLUSTERS = ("initial_empty", "total_empty", "rounds", "dead")
-
-
-def write_page(page: Path, text: str) -> None:
-    """Puts the tables between the two marks of a Markdown page; a page without them is left."""
-    old = page.read_text(encoding="utf-8")
-    head, begin, rest = old.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if begin and end:
-        page.write_text(f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}", encoding="utf-8")
 
 
 def render(results: dict[str, Any]) -> str:
@@ -48,11 +38,6 @@ def render(results: dict[str, Any]) -> str:
         found = ", ".join(f"{name}: {value}" for name, value in results["gpu"].items())
         parts += ["### GPU, seconds", found]
     return "\n\n".join(parts)
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def distortions(rows: list[dict[str, Any]]) -> str:

@@ -17,19 +17,12 @@ if TYPE_CHECKING:
 
 # The settings are in the keys as they are: how they are declared and read counts for nothing.
 SETTINGS = ("compress.config", "compress.params_yaml")
-SEED_BITS = 63  # what torch.manual_seed takes without wrapping
 
 
 def key(**parts: Any) -> str:
     """SHA-256 of named parts, which are plain JSON values; the order of the names is nothing."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def layer_seed(seed: int, name: str) -> int:
-    """The seed of one layer, from its name: the order of the tasks makes no difference."""
-    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> (64 - SEED_BITS)
 
 
 def layer_key(

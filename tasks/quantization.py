@@ -15,6 +15,7 @@ from prefect.states import Completed
 
 from compress.config import Params
 from compress.errors import CheckpointError, ShrinkflowError
+from compress.seeds import layer_seed
 from tasks import caching
 from tasks.allocation import COLUMNS, allocation_facts, allocation_rows
 from tasks.artifacts import show_layers
@@ -60,7 +61,7 @@ def layer_jobs(folder: Path, params: Params) -> list[list[LayerJob]]:
         if tensor is None:
             raise CheckpointError(f"{folder}: no weight of {layer.ref.name} in it")
         name = layer.ref.name
-        seed = caching.layer_seed(params.seed, name)
+        seed = layer_seed(params.seed, name)
         job = LayerJob(name, layer.group, layer.ref.shape, tensor, layer.settings, seed)
         jobs.setdefault(layer.group, []).append(job)
     return [jobs[group.name] for group in params.quantize.groups]

@@ -10,6 +10,7 @@ import yaml
 from compress.config import Params
 from compress.errors import InputError
 from compress.params_yaml import apply_override
+from compress.seeds import layer_seed
 from tasks import caching
 from tasks.outputs import peak_memory
 from tasks.store import LayerStore
@@ -88,7 +89,7 @@ def stream(
         report = store.find(key)
         found += report is not None
         if report is None:
-            own_seed = caching.layer_seed(seed, job.layer.ref.name)
+            own_seed = layer_seed(seed, job.layer.ref.name)
             report = compress_stream_layer(job, seed=own_seed, out_path=store.path(key))
         errors.append(report["relative_distortion"] * facts[job.source.key].energy)
         return store.path(key)
@@ -118,6 +119,6 @@ def _layer_key(job: "StreamLayer", weight: str, seed: int) -> str:
         dtype=str(job.source.dtype),
         shape=list(job.source.shape),
         settings=settings.model_dump(mode="json"),
-        seed=caching.layer_seed(seed, job.layer.ref.name),
+        seed=layer_seed(seed, job.layer.ref.name),
         code=caching.method_version(codec_class(settings.method).__module__),
     )

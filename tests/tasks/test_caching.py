@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from compress.codecs.product import CodebookConfig
 from compress.config import Params
 from compress.quantization import read_tensor
+from compress.seeds import layer_seed
 from tasks import caching
 
 SHA = st.binary(min_size=4, max_size=4).map(lambda b: hashlib.sha256(b).hexdigest())
@@ -46,9 +47,9 @@ def test_layer_keys_are_equal_exactly_where_the_inputs_are(one, other):
 
 @given(st.integers(0, 2**31), st.text(min_size=1), st.text(min_size=1))
 def test_layer_seeds_follow_from_the_name_alone(seed, name, other):
-    assert caching.layer_seed(seed, name) == caching.layer_seed(seed, name)
-    assert 0 <= caching.layer_seed(seed, name) < 2**63
-    assert (caching.layer_seed(seed, name) == caching.layer_seed(seed, other)) == (name == other)
+    assert layer_seed(seed, name) == layer_seed(seed, name)
+    assert 0 <= layer_seed(seed, name) < 2**63
+    assert (layer_seed(seed, name) == layer_seed(seed, other)) == (name == other)
 
 
 def test_every_setting_of_a_codec_is_in_the_key():

@@ -1,0 +1,158 @@
+"""Score against size: all methods on Rotten Tomatoes, SST-2, CoLA and RTE.
+
+    python -m benchmarks.glue --data GLUE            every cell that is missing, then the tables
+    python -m benchmarks.glue --tasks sst2 --rows ipq pg --seeds 1 --max-train-rows 8000
+    python -m benchmarks.glue --list                 the cells, and which of them are there
+    python -m benchmarks.glue --table                only the tables, of what there is
+
+A cell is a task, a row and a seed. The params files in benchmarks/glue/ say what they are:
+base.yaml, tasks.yaml, rows.yaml. A cell that is finished is kept under a hash of its params and not
+computed again; one that was stopped goes on with its group. Processes may share --cache: what they
+have in common is made by one of them.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import glue_report
+from benchmarks.glue_cells import FOLDER, Cell, Spec, cells, read_spec
+from benchmarks.glue_run import Store, read, run, write
+from benchmarks.markdown import fill
+from compress.errors import InputError, ShrinkflowError
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs what is asked for; 1 where a cell failed, 2 where what was given cannot be used."""
+    options = _parser().parse_args(argv)
+    try:
+        spec = read_spec(options.params)
+        settings = list(options.set)
+        if options.model:
+            settings.append(f"model.source={json.dumps(options.model)}")
+        every = cells(spec, options.seeds, settings, options.max_train_rows)
+        wanted = _wanted(spec, every, options)
+        for cell in wanted:
+            cell.key  # noqa: B018 (bad params are told before any work)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    store = Store(options.cache, options.data)
+    if options.list:
+        return _list(wanted, store)
+    failed = 0 if options.table else _run(wanted, store)
+    _show(spec, _results(every, store, options.out / "glue.json"), options.out)
+    return 1 if failed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    add = parser.add_argument
+    add("--tasks", nargs="+", metavar="TASK", help="only these")
+    add("--rows", nargs="+", metavar="ROW", help="only these")
+    add("--seeds", type=int, default=3, help="so many, from 0 on (3)")
+    add(
+        "--data",
+        type=Path,
+        help="folder with sst2/train.parquet, ... in GLUE's schema; else the hub",
+    )
+    add("--model", help="another model: hub id, folder, or package:module/path")
+    add("--max-train-rows", type=int, metavar="N", help="train on at most so many")
+    add("-S", "--set", action="append", default=[], metavar="KEY=VALUE", help="for all cells")
+    add("--list", action="store_true", help="only list the cells")
+    add("--table", action="store_true", help="only the tables, of what there is")
+    add("--params", type=Path, default=FOLDER, help="folder with base, tasks and rows.yaml")
+    add("--cache", type=Path, default=Path(".shrinkflow/glue"), help="what is kept (%(default)s)")
+    add("--out", type=Path, default=DOCS / "benchmarks", help="for glue.json and glue.svg")
+    return parser
+
+
+def _wanted(spec: Spec, every: list[Cell], options: argparse.Namespace) -> list[Cell]:
+    """The cells of --tasks and --rows. Raises InputError for a name that is none."""
+    for kind, given in (("tasks", options.tasks), ("rows", options.rows)):
+        known = [entry.name for entry in getattr(spec, kind)]
+        if unknown := set(given or ()) - set(known):
+            raise InputError(
+                f"no {kind} {', '.join(sorted(unknown))}; there are {', '.join(known)}"
+            )
+    return [
+        cell
+        for cell in every
+        if cell.task in (options.tasks or [cell.task]) and cell.row in (options.rows or [cell.row])
+    ]
+
+
+def _list(wanted: list[Cell], store: Store) -> int:
+    for cell in wanted:
+        found = store.result(cell)
+        told = f"{found['score']:.2f}, {found['bytes']:,} bytes" if found else "missing"
+        print(f"{cell.task:<16} {cell.row:<22} seed {cell.seed}  {cell.key[:12]}  {told}")
+    return 0
+
+
+def _run(wanted: list[Cell], store: Store) -> int:
+    """Computes the missing cells; one that fails does not stop the others. How many failed."""
+    missing = [cell for cell in wanted if store.result(cell) is None]
+    started, failed = time.monotonic(), 0
+    print(f"{len(wanted) - len(missing)} of {len(wanted)} cells are there", file=sys.stderr)
+    for i, cell in enumerate(missing, 1):
+        name = f"{cell.task}, {cell.row}, seed {cell.seed}"
+        print(f"{i}/{len(missing)} {name} ...", file=sys.stderr, flush=True)
+        try:
+            found = run(cell, store)
+        except ShrinkflowError as error:
+            failed += 1
+            print(f"{i}/{len(missing)} {name}: {error}", file=sys.stderr, flush=True)
+            continue
+        minutes = (time.monotonic() - started) / 60
+        left = minutes / i * (len(missing) - i)
+        print(
+            f"{i}/{len(missing)} {name}: score {found['score']:.2f}, {found['bytes']:,} bytes, "
+            f"{minutes:.0f} min, about {left:.0f} min left",
+            file=sys.stderr,
+            flush=True,
+        )
+    return failed
+
+
+def _results(every: list[Cell], store: Store, file: Path) -> list[dict[str, Any]]:
+    """What is known of these cells: in the cache or, on another machine's account, in the JSON."""
+    known = {result["key"]: result for result in (read(file) or {}).get("cells", [])}
+    found = []
+    for cell in every:
+        result = store.result(cell) or known.get(cell.key)
+        if result is not None:
+            own = {"task": cell.task, "row": cell.row, "seed": cell.seed}
+            found.append({k: v for k, v in (result | own).items() if k != "params"})
+    return found
+
+
+def _show(spec: Spec, results: list[dict[str, Any]], out: Path) -> None:
+    """Writes the JSON, the picture and the tables of docs/results.md, and prints the tables."""
+    from benchmarks.glue_plot import draw
+
+    if not results:
+        print("no cell is finished yet", file=sys.stderr)
+        return
+    write(out / "glue.json", {"cells": results})
+    found = glue_report.lines(spec, results)
+    text = glue_report.render(spec, results)
+    print(text)
+    page = out.parent / "results.md"
+    if page.is_file():
+        fill(page, "benchmarks.glue", text)
+        for table in spec.tables:
+            fill(page, f"benchmarks.glue {table.name}", glue_report.some(spec, found, table))
+    print(f"wrote {draw(spec, found, out / 'glue.svg')}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""The picture of benchmarks/glue.py: score against size, a panel for each task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.glue_cells import Spec
+from benchmarks.glue_report import Lines
+
+PANEL = 4.2, 3.6  # inches
+MARKS = "oDsv^<>Pphd*X"
+
+
+def draw(spec: Spec, found: Lines, file: Path) -> Path:
+    """Mean over the seeds, bars from the lowest to the highest; the uncompressed score dashed."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "shrinkflow"  # the same bytes for the same numbers
+    from matplotlib import pyplot
+
+    tasks = [task for task in spec.tasks if any(name == task.name for name, _ in found)]
+    figure, panels = pyplot.subplots(
+        1, len(tasks), squeeze=False, figsize=(PANEL[0] * len(tasks), PANEL[1] + 1.6)
+    )
+    for axes, task in zip(panels[0], tasks, strict=True):
+        _panel(axes, spec, found, task.name)
+        axes.set_title(task.label or task.name)
+    panels[0][0].set_ylabel("score")
+    labels: dict[str, Any] = {}
+    for axes in panels[0]:
+        for mark, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            labels.setdefault(label, mark)
+    figure.legend(
+        labels.values(), labels.keys(), loc="lower center", fontsize=7, ncols=max(2, len(tasks))
+    )
+    figure.tight_layout(rect=(0, 0.28, 1, 1))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, metadata={"Date": None})
+    pyplot.close(figure)
+    return file
+
+
+def _panel(axes: Any, spec: Spec, found: Lines, task: str) -> None:
+    first, *others = spec.rows
+    if (task, first.name) in found:
+        line = found[task, first.name]
+        axes.axhline(
+            line.score,
+            linestyle="--",
+            color="black",
+            linewidth=0.9,
+            label=first.label or first.name,
+        )
+    methods = [row.name for row in others if not row.ablation]
+    for row in others:
+        if (task, row.name) not in found:
+            continue
+        line = found[task, row.name]
+        low, high = min(line.scores.values()), max(line.scores.values())
+        style: dict[str, Any] = {"fmt": ".", "color": "0.65", "label": "parts on and off"}
+        if not row.ablation:
+            i = methods.index(row.name)
+            style = {"fmt": MARKS[i % len(MARKS)], "color": f"C{i % 10}"}
+            style["label"] = row.label or row.name
+        axes.errorbar(
+            line.bytes / 1e6, line.score, [[line.score - low], [high - line.score]],
+            markersize=5, linewidth=1, capsize=2, **style,
+        )  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_xticks(ticks := [2, 3, 4, 5, 6, 8, 12, 16, 24], [str(tick) for tick in ticks])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("megabytes on disk")

@@ -1,0 +1,104 @@
+"""What a size budget buys of the model in a folder, without tasks and stores."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from compress.allocation.allocate import Allocation, allocate
+from compress.allocation.candidates import layer_candidates
+from compress.allocation.curves import measure
+from compress.allocation.sensitivity import sensitivity
+from compress.allocation.sizes import FileSizes
+from compress.atomic import new_file
+from compress.config import Params
+from compress.errors import CheckpointError, InputError
+from compress.loading import load_model, load_tokenizer
+from compress.progress import progress_bar
+from compress.quantization import read_tensor
+from compress.rows import Rows
+from compress.seeds import layer_seed
+from compress.selection import SelectedLayer, select
+from compress.skeleton import skeleton, tensor_key
+from compress.source_weights import tensor_files
+from compress.verify import file_digest
+
+LOSS = {"temperature", "logits_weight", "hidden_weight"}  # what sensitivities depend on
+
+
+def chosen_layers(
+    params: Params, model_dir: Path, data_dir: Path, kept: Path
+) -> tuple[list[SelectedLayer], Allocation | None]:
+    """The layers with their settings: those of the params, or those that the budget pays for.
+
+    What was measured for the budget is kept in `kept`. Raises InputError for layers that cannot be
+    compressed so, and for a budget that nothing fits.
+    """
+    model, config = skeleton(model_dir), params.quantize
+    selection = select(model, config)
+    if selection.problems:
+        raise InputError("\n".join(selection.problems))
+    layers = list(selection.layers)
+    if config.budget is None:
+        return layers, None
+    found = _measured(params, layers, model_dir, data_dir / "train.parquet", kept)
+    sizes = FileSizes(model, layers, config.rest)
+    spent = allocate(sizes, layers, found["curves"], found["sensitivity"], config.budget)
+    return [replace(x, settings=spent.settings[x.ref.name]) for x in layers], spent
+
+
+def tensors_of(layers: Sequence[SelectedLayer], folder: Path) -> dict[str, tuple[Path, str]]:
+    """The file and the key of the weight of each layer in a model folder, by name.
+
+    Raises CheckpointError where one is missing.
+    """
+    files, found = tensor_files(folder), {}
+    prefix = getattr(skeleton(folder), "base_model_prefix", "")
+    for layer in layers:
+        key = tensor_key(layer.ref, files, prefix)
+        if key is None:
+            raise CheckpointError(f"{folder}: no weight of {layer.ref.name} in it")
+        found[layer.ref.name] = files[key], key
+    return found
+
+
+def _measured(
+    params: Params, layers: Sequence[SelectedLayer], folder: Path, rows: Path, kept: Path
+) -> dict[str, Any]:
+    """{curves, sensitivity}, each by layer; from `kept` where equal inputs were measured before."""
+    config, tensors = params.quantize, tensors_of(layers, folder)
+    candidates = {
+        x.ref.name: layer_candidates(x.ref.shape, x.settings, config, x.group) for x in layers
+    }
+    files = {rows, *(file for file, _ in tensors.values())}
+    inputs = {
+        "files": sorted(file_digest(file) for file in files),
+        "candidates": {n: [s.model_dump(mode="json") for s in c] for n, c in candidates.items()},
+        "loss": config.finetune.model_dump(include=LOSS),
+        "seed": params.seed,
+    }
+    text = json.dumps(inputs, sort_keys=True)
+    path = kept / f"measured-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    if path.is_file():
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def curve(name: str) -> dict[str, Any]:
+        seed = layer_seed(params.seed, name)
+        return measure(read_tensor(*tensors[name]), candidates[name], seed=seed)
+
+    curves = {}
+    with (
+        progress_bar("measure layers", len(layers)) as bar,
+        ThreadPoolExecutor(config.workers) as pool,
+    ):
+        for name, found in zip(candidates, pool.map(curve, candidates), strict=True):
+            curves[name] = found
+            bar.advance()
+    model, tokenizer, refs = load_model(folder), load_tokenizer(folder), [x.ref for x in layers]
+    weights = sensitivity(model, tokenizer, Rows(rows), refs, config.finetune, seed=params.seed)
+    with new_file(path) as temporary:
+        temporary.write_text(json.dumps({"curves": curves, "sensitivity": weights}))
+    return json.loads(path.read_text(encoding="utf-8"))

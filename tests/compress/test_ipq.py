@@ -1,0 +1,88 @@
+"""The stage `quantize` as one call: the file, its budget, what a second call finds."""
+
+import dataclasses
+
+import pytest
+
+from compress import ipq, quantization
+from compress.config import Params
+from compress.errors import InputError
+from compress.evaluation import evaluate
+
+
+@pytest.fixture
+def call(tmp_path, finetuned):
+    def quantize(raw, out="out", **options):
+        return ipq.quantize(
+            Params.model_validate(raw),
+            teacher_dir=finetuned / "finetuned",
+            data_dir=finetuned / "data",
+            out_dir=tmp_path / out,
+            work_dir=tmp_path / f"work-{out}",
+            measured_dir=tmp_path / "measured",
+            **options,
+        )
+
+    return quantize
+
+
+def test_a_call_that_was_stopped_goes_on_with_its_group(tmp_path, call, small_params, monkeypatch):
+    whole = call(small_params)
+    file = tmp_path / "out" / "model.safetensors"
+    assert whole.bytes == file.stat().st_size
+    assert [group["group"] for group in whole.groups] == ["ffn", "embeddings"]
+    assert len(whole.reports) == 5
+    recovered, recover = [], quantization.recover
+
+    def stopping(params, group, **options):
+        recovered.append(group)
+        if recovered == ["ffn", "embeddings"]:
+            raise KeyboardInterrupt
+        return recover(params, group, **options)
+
+    monkeypatch.setattr(quantization, "recover", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        call(small_params, "again")
+    again = call(small_params, "again")
+    assert recovered == ["ffn", "embeddings", "embeddings"]
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == file.read_bytes()
+
+    def same(found):
+        reports = {n: r | {"seconds": 0} for n, r in found.reports.items()}
+        return dataclasses.replace(found, seconds=0.0, reports=reports)
+
+    assert same(again) == same(whole)
+
+
+def test_post_training_trains_nothing(tmp_path, call, small_params, finetuned, monkeypatch):
+    monkeypatch.setattr(quantization, "recover", None)
+    layers = [name for group in small_params["quantize"]["groups"] for name in group["layers"]]
+    scores = {}
+    for bits in (8, 2):
+        small_params["quantize"] = {
+            "method": "uniform", "bits": bits, "groups": [{"name": "all", "layers": layers}],
+        }  # fmt: skip
+        found = call(small_params, f"int{bits}", finetune=False)
+        assert not found.groups
+        assert found.bytes == (tmp_path / f"int{bits}" / "model.safetensors").stat().st_size
+        data = finetuned / "data"
+        scores[bits] = evaluate(tmp_path / f"int{bits}", data, "accuracy")["score"]
+    dense = evaluate(finetuned / "finetuned", finetuned / "data", "accuracy")["score"]
+    assert scores[8] == pytest.approx(dense, abs=2)
+
+
+def test_a_budget_is_kept_and_measured_once(tmp_path, call, small_params, monkeypatch):
+    small_params["quantize"]["finetune"]["max_steps"] = 2
+    limit = 0.052
+    small_params["quantize"]["budget"] = {"megabytes": limit}
+    first = call(small_params)
+    assert first.bytes <= first.allocation.limit == int(limit * 1e6)
+    monkeypatch.setattr("compress.measuring.measure", None)
+    small_params["quantize"]["budget"] = {"megabytes": 0.95 * limit}
+    assert call(small_params, "less").bytes < first.bytes
+
+
+def test_layers_that_cannot_be_compressed_so_are_named(call, small_params):
+    small_params["quantize"]["groups"][0]["block_size"] = 7
+    with pytest.raises(InputError, match=r"intermediate\.dense .*group ffn.*7"):
+        call(small_params)
