@@ -136,9 +136,13 @@ class GroupConfig(Section):
 
 
 class RecoveryConfig(TrainingConfig):
-    """Finetuning of centroids and rest after each group, with the uncompressed model as teacher."""
+    """Finetuning of centroids and rest after each group, with the uncompressed model as teacher.
+
+    Every `reassign_steps` steps each block of the group chooses its centroid anew; 0: never.
+    """
 
     centroid_learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    reassign_steps: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
     temperature: Annotated[float, Field(gt=0)] = 2.0
     logits_weight: Annotated[float, Field(ge=0)] = 1.0
     hidden_weight: Annotated[float, Field(ge=0)] = 1.0

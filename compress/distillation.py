@@ -25,6 +25,8 @@ class DistillationTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
+        # Dropout regularizes; where each target is another network's output it is only noise.
+        model.eval()
         config = self._recovery
         hidden = config.hidden_weight > 0
         outputs = model(**inputs, output_hidden_states=hidden)

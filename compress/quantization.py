@@ -4,7 +4,7 @@ Iterative product quantization (Fan et al. 2020, section 3.2): the layers of a g
 then the centroids and everything still uncompressed are finetuned, then the next group follows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from compress.distillation import DistillationTrainer
 from compress.errors import CheckpointError
 from compress.evaluation import evaluate_model
 from compress.fitting import Weight, fit_weights
+from compress.latent import latent_weights
 from compress.layer_file import read_layer, write_layer
 from compress.loading import load_model, load_tokenizer
 from compress.replacement import replace
@@ -88,23 +89,28 @@ def recover(
     set_seed(params.seed)
     tokenizer = load_tokenizer(student_dir)
     teacher, student = load_model(teacher_dir), load_model(student_dir)
-    insert(student, layer_files)
     recovery = params.quantize.finetune
+    dense = dense_weights(student, layer_files if recovery.reassign_steps else ())
+    insert(student, layer_files)
     before = evaluate_model(student, tokenizer, data_dir, params.data.metric)
     set_seed(params.seed)
-    trained = train(
-        student,
-        tokenizer,
-        Rows(data_dir / "train.parquet"),
-        recovery,
-        work_dir=work_dir,
-        seed=params.seed,
-        title=f"recover {group}",
-        trainer_class=DistillationTrainer,
-        parameters=parameter_groups(student, recovery),
-        teacher=teacher,
-        recovery=recovery,
-    )
+    with latent_weights(student, dense) as latents:
+        del dense
+        trained = train(
+            student,
+            tokenizer,
+            Rows(data_dir / "train.parquet"),
+            recovery,
+            work_dir=work_dir,
+            seed=params.seed,
+            title=f"recover {group}",
+            refresh=latents.refresh if recovery.reassign_steps else None,
+            refresh_steps=recovery.reassign_steps,
+            trainer_class=DistillationTrainer,
+            parameters=parameter_groups(student, recovery),
+            teacher=teacher,
+            recovery=recovery,
+        )
     after = evaluate_model(student, tokenizer, data_dir, params.data.metric)
     if is_first():
         save_compressed(student, out_dir, tokenizer=tokenizer, rest="float32")
@@ -117,6 +123,11 @@ def recover(
     }
 
 
+def dense_weights(model: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
+    """The uncompressed weights of the named layers of `model`."""
+    return {name: model.get_parameter(f"{name}.weight").detach() for name in names}
+
+
 def insert(model: PreTrainedModel, layer_files: Mapping[str, Path]) -> None:
     """Replaces the named layers of `model` (and what is tied to them) by their compressed form."""
     refs = {ref.name: ref for ref in compressible(model)}
@@ -126,10 +137,12 @@ def insert(model: PreTrainedModel, layer_files: Mapping[str, Path]) -> None:
 
 
 def parameter_groups(model: nn.Module, recovery: RecoveryConfig) -> list[dict[str, Any]]:
-    """Optimizer groups: centroids at their own rate, matrices with decay, vectors without."""
+    """Optimizer groups: centroids at their own rate, matrices with decay, all else without."""
     centroids, matrices, vectors = [], [], []
     for name, parameter in model.named_parameters():
-        if ".codec." in name:
+        if name.endswith(".codec.latent"):
+            vectors.append(parameter)
+        elif ".codec." in name:
             centroids.append(parameter)
         elif parameter.ndim > 1:
             matrices.append(parameter)

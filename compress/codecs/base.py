@@ -41,11 +41,14 @@ class Codec(nn.Module):
 
     method: ClassVar[str]
     Settings: ClassVar[type[CodecConfig]]
+    can_reassign: ClassVar[bool] = False
+    latent: nn.Parameter | None  # of `shape`, only while codes are re-assigned (compress.latent)
 
     def __init__(self, shape: Sequence[int], settings: CodecConfig):
         super().__init__()
         self.shape: tuple[int, ...] = tuple(shape)
         self.settings = settings
+        self.register_parameter("latent", None)
 
     def decode(self) -> Tensor:
         """The weight, of `shape`; differentiable in the float parameters."""
@@ -54,6 +57,13 @@ class Codec(nn.Module):
     def decode_rows(self, rows: Tensor) -> Tensor:
         """Rows (..., in) of the weight at integer `rows` (...); differentiable like `decode`."""
         return self.decode().flatten(1)[rows]
+
+    def reassign(self, weight: Tensor) -> int:
+        """Chooses the codes that come nearest to `weight` with the codebooks as they are.
+
+        Returns how many changed. Only where `can_reassign`.
+        """
+        raise NotImplementedError
 
     @classmethod
     def fit(

@@ -37,7 +37,8 @@ class PackedCodec(Codec):
     def _indices(self) -> Tensor:
         """The codes (count,), of the dtype `unpacked`."""
         if self.indices is None:
-            self.indices = unpack(self.codes, self.bits, self.count).to(self.unpacked)
+            with torch.inference_mode(False):  # what was evaluated may be trained afterwards
+                self.indices = unpack(self.codes, self.bits, self.count).to(self.unpacked)
         return self.indices
 
     def check(self) -> None:

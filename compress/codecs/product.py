@@ -18,7 +18,7 @@ from compress.codecs.product_curve import product_candidates, sampled_distortion
 from compress.codecs.product_parts import cluster_parts, encode_parts
 from compress.config import CodecConfig, Positive
 from compress.errors import InputError
-from compress.kmeans import KMeansResult, fit_batched
+from compress.kmeans import KMeansResult, assign, fit_batched
 from compress.kmeans import fit as fit_codebook
 
 WHOLE = 1 << 23  # weights that are clustered together; a larger weight, read in parts, is sampled
@@ -57,6 +57,7 @@ class ProductCodec(PackedCodec):
 
     Settings = CodebookConfig
     settings: CodebookConfig
+    can_reassign = True
 
     def __init__(self, shape: Sequence[int], settings: CodebookConfig):
         self.blocks_per_row = row_size(shape) // settings.block_size
@@ -178,6 +179,17 @@ class ProductCodec(PackedCodec):
             self.row_scale[low : low + len(scale)] = scale
             weight = weight.flatten(1) / scale[:, None]
         return to_blocks(weight, self.settings.block_size)
+
+    @torch.no_grad()
+    def reassign(self, weight: Tensor) -> int:
+        if self.row_scale is not None:
+            weight = weight.flatten(1) / self.row_scale[:, None]
+        codes = assign(to_blocks(weight, self.settings.block_size), self.codebook)
+        changed = int((codes != self._indices()).sum())
+        if changed:
+            self.put_codes(codes)
+            self._bags = None
+        return changed
 
     def _point_weights(self, sensitivity: Tensor) -> Tensor:
         """(n, d): an error counts by its square in the weight itself, not in the scaled row."""

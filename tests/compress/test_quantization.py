@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
-from compress import quantization
+from compress import quantization, trainer
 from compress.codecs.product import CodebookConfig
 from compress.config import Params
 from compress.errors import CheckpointError, InputError
@@ -65,9 +65,55 @@ def test_two_groups_and_the_final_file(tmp_path, params, finetuned):
     assert score == pytest.approx(second["score"], abs=2)
 
 
+def recovery(params: Params, **changes) -> Params:
+    """params.yaml with other settings of the recovery."""
+    finetune = params.quantize.finetune.model_copy(update=changes)
+    quantize = params.quantize.model_copy(update={"finetune": finetune})
+    return params.model_copy(update={"quantize": quantize})
+
+
+def test_codes_are_learned_in_the_group_at_hand_and_no_latent_weight_is_kept(
+    tmp_path, params, finetuned
+):
+    teacher = finetuned / "finetuned"
+    params = recovery(params, max_steps=6, reassign_steps=2, learning_rate=1e-2)
+    recover(tmp_path, params, "ffn", teacher, teacher, "one")
+    first = load_file(tmp_path / "one" / "model.safetensors")
+    for path in tmp_path.glob("*dense.safetensors"):
+        before = read_layer(path)[0].state_dict()["codes"]
+        assert not torch.equal(first[f"{path.stem}.codec.codes"], before)
+    recover(tmp_path, params, "embeddings", teacher, tmp_path / "one", "two")
+    second = load_file(tmp_path / "two" / "model.safetensors")
+    codes = [name for name in first if name.endswith(".codec.codes")]
+    assert len(codes) == 4 and all(torch.equal(first[name], second[name]) for name in codes)
+    assert not [name for name in first | second if "latent" in name]
+
+
+def test_a_recovery_that_was_killed_ends_with_the_same_codes(
+    tmp_path, params, finetuned, monkeypatch
+):
+    teacher = finetuned / "finetuned"
+    params = recovery(params, max_steps=8, reassign_steps=2, checkpoint_steps=2, learning_rate=1e-2)
+    recover(tmp_path, params, "ffn", teacher, teacher, "whole")
+    follow = trainer._Follow.on_step_end
+
+    def killed(self, args, state, control, **options):
+        follow(self, args, state, control, **options)
+        if state.global_step == 5:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(trainer._Follow, "on_step_end", killed)
+        recover(tmp_path, params, "ffn", teacher, teacher, "killed")
+    assert list((tmp_path / "work-killed").glob("checkpoint-4"))
+    recover(tmp_path, params, "ffn", teacher, teacher, "killed")
+    whole, resumed = ((tmp_path / out / "model.safetensors") for out in ("whole", "killed"))
+    assert resumed.read_bytes() == whole.read_bytes()
+
+
 def test_finetuning_moves_centroids_and_rest_but_no_code(tmp_path, params, finetuned):
     teacher = finetuned / "finetuned"
-    recover(tmp_path, params, "ffn", teacher, teacher, "one")
+    recover(tmp_path, recovery(params, reassign_steps=0), "ffn", teacher, teacher, "one")
     before = {
         path.stem: read_layer(path)[0].state_dict() for path in tmp_path.glob("*dense.safetensors")
     }
@@ -92,9 +138,8 @@ def test_same_inputs_same_bytes(tmp_path, params, finetuned):
 def test_recovery_brings_the_student_back_to_the_teacher(tmp_path, params, finetuned):
     """On rows it was trained on, distillation brings the loss of a coarse codebook down."""
     teacher = finetuned / "finetuned"
-    rates = {"learning_rate": 3e-3, "centroid_learning_rate": 1e-2}
-    longer = params.quantize.finetune.model_copy(update={"max_steps": 200, **rates})
-    coarse = params.quantize.model_copy(update={"codebook_size": 2, "finetune": longer})
+    params = recovery(params, max_steps=200, learning_rate=3e-3, centroid_learning_rate=1e-2)
+    coarse = params.quantize.model_copy(update={"codebook_size": 2})
     params = params.model_copy(update={"quantize": coarse})
     losses = recover(tmp_path, params, "ffn", teacher, teacher, "one")["curve"]
     assert losses[-1]["loss"] < 0.85 * losses[0]["loss"]
