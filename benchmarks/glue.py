@@ -7,14 +7,17 @@
 
 A cell is a task, a row and a seed. The params files in benchmarks/glue/ say what they are:
 base.yaml, tasks.yaml, rows.yaml. A cell that is finished is kept under a hash of its params and not
-computed again; one that was stopped goes on with its group. Processes may share --cache: what they
-have in common is made by one of them.
+computed again; one that was stopped goes on with its group. Processes that share --cache share the
+work, too; --jobs starts several.
 """
 
 import argparse
 import json
+import os
+import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from benchmarks.glue_run import Store, read, run, write
 from benchmarks.markdown import fill
 from compress.errors import InputError, ShrinkflowError
 
+POLL_SECONDS = 2.0
 DOCS = Path(__file__).parent.parent / "docs"
 
 
@@ -41,12 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         for cell in wanted:
             cell.key  # noqa: B018 (bad params are told before any work)
     except InputError as error:
-        print(error, file=sys.stderr)
+        _tell(str(error))
         return 2
     store = Store(options.cache, options.data)
     if options.list:
         return _list(wanted, store)
-    failed = 0 if options.table else _run(wanted, store)
+    if options.worker:
+        return _run(wanted, store)
+    failed = 0
+    if not options.table:
+        failed = _run(wanted, store) if options.jobs == 1 else _together(argv, options.jobs)
     _show(spec, _results(every, store, options.out / "glue.json"), options.out)
     return 1 if failed else 0
 
@@ -67,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", help="another model: hub id, folder, or package:module/path")
     add("--max-train-rows", type=int, metavar="N", help="train on at most so many")
     add("-S", "--set", action="append", default=[], metavar="KEY=VALUE", help="for all cells")
+    add("--jobs", type=int, default=1, help="processes at once (1): several fill a GPU")
+    add("--worker", action="store_true", help=argparse.SUPPRESS)  # one of them
     add("--list", action="store_true", help="only list the cells")
     add("--table", action="store_true", help="only the tables, of what there is")
     add("--params", type=Path, default=FOLDER, help="folder with base, tasks and rows.yaml")
@@ -99,28 +109,58 @@ def _list(wanted: list[Cell], store: Store) -> int:
 
 
 def _run(wanted: list[Cell], store: Store) -> int:
-    """Computes the missing cells; one that fails does not stop the others. How many failed."""
-    missing = [cell for cell in wanted if store.result(cell) is None]
-    started, failed = time.monotonic(), 0
-    print(f"{len(wanted) - len(missing)} of {len(wanted)} cells are there", file=sys.stderr)
-    for i, cell in enumerate(missing, 1):
+    """Computes the missing cells; one that fails does not stop the others. 1 if one failed."""
+    waiting = deque(cell for cell in wanted if store.result(cell) is None)
+    started, count, done, failed, busy = time.monotonic(), len(waiting), 0, 0, 0
+    _tell(f"{len(wanted) - count} of {len(wanted)} cells are there")
+    while waiting:
+        cell = waiting.popleft()
         name = f"{cell.task}, {cell.row}, seed {cell.seed}"
-        print(f"{i}/{len(missing)} {name} ...", file=sys.stderr, flush=True)
         try:
             found = run(cell, store)
         except ShrinkflowError as error:
-            failed += 1
-            print(f"{i}/{len(missing)} {name}: {error}", file=sys.stderr, flush=True)
+            done, failed = done + 1, 1
+            _tell(f"{done}/{count} {name}: {error}")
             continue
+        if found is None:  # others are at it: its turn comes again
+            waiting.append(cell)
+            busy += 1
+            if busy >= len(waiting):
+                busy = 0
+                time.sleep(POLL_SECONDS)
+            continue
+        done, busy = done + 1, 0
         minutes = (time.monotonic() - started) / 60
-        left = minutes / i * (len(missing) - i)
-        print(
-            f"{i}/{len(missing)} {name}: score {found['score']:.2f}, {found['bytes']:,} bytes, "
-            f"{minutes:.0f} min, about {left:.0f} min left",
-            file=sys.stderr,
-            flush=True,
+        _tell(
+            f"{done}/{count} {name}: score {found['score']:.2f}, {found['bytes']:,} bytes; "
+            f"{minutes:.0f} min, about {minutes / done * len(waiting):.0f} min left"
         )
     return failed
+
+
+def _together(argv: Sequence[str] | None, jobs: int) -> int:
+    """The same in several processes, whose lines are shown as they come. 1 if a cell failed."""
+    given = sys.argv[1:] if argv is None else argv
+    command = [sys.executable, "-m", "benchmarks.glue", *given, "--worker"]
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    environment = {"OMP_NUM_THREADS": threads} | os.environ
+    path = os.environ.get("PYTHONPATH")
+    environment["PYTHONPATH"] = os.pathsep.join([str(DOCS.parent), *([path] if path else [])])
+    out, into = os.pipe()
+    workers = [subprocess.Popen(command, env=environment, stderr=into) for _ in range(jobs)]
+    os.close(into)
+    try:
+        with open(out, encoding="utf-8") as lines:
+            for line in lines:
+                _tell(line.rstrip())
+        return max(worker.wait() for worker in workers)
+    finally:
+        for worker in workers:
+            worker.terminate()
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _results(every: list[Cell], store: Store, file: Path) -> list[dict[str, Any]]:
@@ -140,7 +180,7 @@ def _show(spec: Spec, results: list[dict[str, Any]], out: Path) -> None:
     from benchmarks.glue_plot import draw
 
     if not results:
-        print("no cell is finished yet", file=sys.stderr)
+        _tell("no cell is finished yet")
         return
     write(out / "glue.json", {"cells": results})
     found = glue_report.lines(spec, results)
@@ -151,7 +191,7 @@ def _show(spec: Spec, results: list[dict[str, Any]], out: Path) -> None:
         fill(page, "benchmarks.glue", text)
         for table in spec.tables:
             fill(page, f"benchmarks.glue {table.name}", glue_report.some(spec, found, table))
-    print(f"wrote {draw(spec, found, out / 'glue.svg')}", file=sys.stderr)
+    _tell(f"wrote {draw(spec, found, out / 'glue.svg')}")
 
 
 if __name__ == "__main__":

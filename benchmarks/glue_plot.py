@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.glue_cells import Spec
 from benchmarks.glue_report import Lines
 
-PANEL = 4.2, 3.6  # inches
+PANEL = 4.2, 5.2  # inches
 MARKS = "oDsv^<>Pphd*X"
 
 
@@ -21,8 +21,9 @@ def draw(spec: Spec, found: Lines, file: Path) -> Path:
     from matplotlib import pyplot
 
     tasks = [task for task in spec.tasks if any(name == task.name for name, _ in found)]
+    size = PANEL[0] * len(tasks), PANEL[1]
     figure, panels = pyplot.subplots(
-        1, len(tasks), squeeze=False, figsize=(PANEL[0] * len(tasks), PANEL[1] + 1.6)
+        1, len(tasks), squeeze=False, figsize=size, layout="constrained"
     )
     for axes, task in zip(panels[0], tasks, strict=True):
         _panel(axes, spec, found, task.name)
@@ -33,9 +34,8 @@ def draw(spec: Spec, found: Lines, file: Path) -> Path:
         for mark, label in zip(*axes.get_legend_handles_labels(), strict=True):
             labels.setdefault(label, mark)
     figure.legend(
-        labels.values(), labels.keys(), loc="lower center", fontsize=7, ncols=max(2, len(tasks))
+        labels.values(), labels.keys(), loc="outside lower center", fontsize=8, ncols=len(tasks)
     )
-    figure.tight_layout(rect=(0, 0.28, 1, 1))
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, metadata={"Date": None})
     pyplot.close(figure)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from benchmarks.glue_cells import Cell
 from compress import evaluation, training
@@ -56,12 +56,23 @@ class Store:
     def rows(self, cell: Cell) -> Path:
         return self.root / "data" / f"{cell.task}-{cell.data_key[:16]}"
 
+    def alone(self, folder: Path, *, wait: bool) -> FileLock:
+        """Of all processes one makes `folder`; the others wait, or Timeout is raised in them."""
+        (self.root / "locks").mkdir(parents=True, exist_ok=True)
+        return FileLock(self.root / "locks" / folder.name, timeout=-1 if wait else 0)
 
-def run(cell: Cell, store: Store) -> dict[str, Any]:
-    """The result of a cell, from the store where it is there. Raises ShrinkflowError."""
-    known = store.result(cell)
-    if known is not None:
-        return known
+
+def run(cell: Cell, store: Store) -> dict[str, Any] | None:
+    """The result of a cell, from the store where it is there; None while another process is at it
+    or at its teacher. Raises ShrinkflowError."""
+    try:
+        with store.alone(store.work(cell), wait=False):
+            return store.result(cell) or _measured(cell, store)
+    except Timeout:
+        return None
+
+
+def _measured(cell: Cell, store: Store) -> dict[str, Any]:
     params = cell.params
     data = prepared(cell, params, store)
     teacher = trained(cell, params, data, store)
@@ -95,7 +106,7 @@ def run(cell: Cell, store: Store) -> dict[str, Any]:
 def prepared(cell: Cell, params: Params, store: Store) -> Path:
     """The folder with the tokenized rows of a cell."""
     folder = store.rows(cell)
-    with _alone(folder):
+    with store.alone(folder, wait=True):
         if not (folder / "data.json").is_file():
             from compress.data import prepare  # needs `datasets`, which prepared rows do not
 
@@ -107,10 +118,10 @@ def prepared(cell: Cell, params: Params, store: Store) -> Path:
 def trained(cell: Cell, params: Params, data: Path, store: Store) -> dict[str, Any]:
     """Score, bytes and seconds of the finetuned model of a cell, which is made where it must be."""
     folder = store.teacher(cell)
-    with _alone(folder):
-        known = read(folder / "teacher.json")
-        if known is not None:
-            return known
+    known = read(folder / "teacher.json")
+    if known is not None:
+        return known
+    with store.alone(folder, wait=False):
         started = time.perf_counter()
         source = model_folder(params.model.source, params.model.revision, Path())
         if params.pretrain.enabled:
@@ -189,12 +200,6 @@ def _processor() -> str:
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
-
-
-def _alone(folder: Path) -> FileLock:
-    """Another benchmark that shares the store waits for what this one is making."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder.with_name(f".{folder.name}.lock"))
 
 
 def read(path: Path) -> dict[str, Any] | None:

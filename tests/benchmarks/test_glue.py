@@ -128,6 +128,16 @@ def test_one_that_was_stopped_goes_on_and_one_that_fails_stops_no_other(
     assert listed == ["uncompressed", "ipq"]
 
 
+def test_processes_share_the_work(folder, capfd):
+    assert call(folder, "--rows", "uncompressed", "int8", "ipq", "--jobs", "2") == 0
+    shown = capfd.readouterr()
+    lines = [line.split(", ")[1] for line in shown.err.splitlines() if "score" in line]
+    assert set(lines) == {"uncompressed", "int8", "ipq"}
+    assert len(list((folder / "cache" / "cells").iterdir())) == 3
+    assert len(list((folder / "cache" / "teachers").iterdir())) == 1
+    assert "| int8 |" in shown.out
+
+
 def test_it_needs_no_orchestrator_tracker_or_data_versioning():
     code = "import sys, benchmarks.glue, benchmarks.glue_plot; print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
