@@ -17,11 +17,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Weight:
-    """What to compress: `name` (for messages), values (out, ...) on the CPU, the layer's seed."""
+    """What to compress: `name` (for messages), values (out, ...) on the CPU, the layer's seed, and
+    the sensitivity that weights its errors, if any (Codec.fit says which shapes)."""
 
     name: str
     values: Tensor
     seed: int
+    sensitivity: Tensor | None = None
 
 
 def fit_weights(
@@ -72,6 +74,10 @@ def _fit_on(
             [weight.values.to(device) for weight in batch],
             settings,
             seeds=[weight.seed for weight in batch],
+            sensitivities=[
+                None if weight.sensitivity is None else weight.sensitivity.to(device)
+                for weight in batch
+            ],
         )
         return [(codec.cpu(), report) for codec, report in fitted]
     except torch.OutOfMemoryError:

@@ -4,7 +4,7 @@ import importlib
 import pkgutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Self, TypeVar
 
 import torch
@@ -20,16 +20,50 @@ _CODECS: dict[str, "type[Codec]"] = {}
 
 @dataclass(frozen=True)
 class FitReport:
-    """What fitting one weight cost and gave; a method adds its own fields in a subclass."""
+    """What fitting one weight cost and gave; a method adds its own fields in a subclass.
+
+    weighted_distortion: sum s (w - what)^2 / sum s w^2, where there was a sensitivity s.
+    """
 
     relative_distortion: float
     bits_per_weight: float
     bytes: int
     seconds: float
+    weighted_distortion: float | None = field(default=None, kw_only=True)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, ready for JSON."""
         return asdict(self)
+
+
+@dataclass
+class Errors:
+    """Sums of squares of a weight and of what its decoded form lacks, and both times a sensitivity.
+    They are added in one order, whatever the number of threads."""
+
+    energy: float = 0.0
+    error: float = 0.0
+    weighted_energy: float = 0.0
+    weighted_error: float = 0.0
+
+    def add(self, weight: Tensor, decoded: Tensor, sensitivity: Tensor | None) -> None:
+        """A weight or some rows of it; a sensitivity of its shape, or one that broadcasts to it."""
+        self.energy += sum_of_squares(weight)
+        self.error += sum_of_squares(weight - decoded)
+        if sensitivity is not None:
+            root = sensitivity.sqrt()
+            self.weighted_energy += sum_of_squares(weight * root)
+            self.weighted_error += sum_of_squares((weight - decoded) * root)
+
+    @property
+    def relative(self) -> float:
+        """||W - What||^2 / ||W||^2; 0 for a weight of zeros."""
+        return self.error / self.energy if self.energy else 0.0
+
+    @property
+    def weighted(self) -> float | None:
+        """The same with the sensitivity; None where there was none, or nothing that it counts."""
+        return self.weighted_error / self.weighted_energy if self.weighted_energy else None
 
 
 class Codec(nn.Module):
@@ -43,6 +77,7 @@ class Codec(nn.Module):
     Settings: ClassVar[type[CodecConfig]]
     can_reassign: ClassVar[bool] = False
     latent: nn.Parameter | None  # of `shape`, only while codes are re-assigned (compress.latent)
+    weighs: ClassVar[bool] = True  # whether `fit` weights errors by a sensitivity
 
     def __init__(self, shape: Sequence[int], settings: CodecConfig):
         super().__init__()
@@ -71,24 +106,32 @@ class Codec(nn.Module):
     ) -> tuple[Self, FitReport]:
         """Compresses `weight` (out, ...) with the least sum of squared errors it can reach.
 
-        sensitivity: of the loss to each weight (>= 0, of the weight's shape, such as the diagonal
-        Fisher information); where it is given and the method can, the squared errors are weighted
-        by it. The report is about unweighted errors. Raises InputError for a weight with NaN or
-        Inf, and where `problems` has something.
+        sensitivity: of the loss to each weight (>= 0, of the weight's shape or one that broadcasts
+        to it, such as (1, in) or the diagonal Fisher information); where it is given and the method
+        `weighs`, the squared errors are weighted by it. Raises InputError for a weight with NaN or
+        Inf, a sensitivity that does not fit, and where `problems` has something.
         """
         raise NotImplementedError
 
     @classmethod
     def fit_batch(
-        cls, weights: Sequence[Tensor], settings: Any, *, seeds: Sequence[int]
+        cls,
+        weights: Sequence[Tensor],
+        settings: Any,
+        *,
+        seeds: Sequence[int],
+        sensitivities: Sequence[Tensor | None] | None = None,
     ) -> list[tuple[Self, FitReport]]:
-        """`fit` for weights of one shape on one device, each with its seed, to the same bytes.
+        """`fit` for weights of one shape on one device, each with its seed and, where there are
+        some, its sensitivity, to the same bytes.
 
         A method overrides it where fitting them together is faster on a GPU.
         """
         return [
-            cls.fit(weight, settings, seed=seed)
-            for weight, seed in zip(weights, seeds, strict=True)
+            cls.fit(weight, settings, seed=seed, sensitivity=sensitivity)
+            for weight, seed, sensitivity in zip(
+                weights, seeds, sensitivities or [None] * len(weights), strict=True
+            )
         ]
 
     @classmethod
@@ -99,12 +142,13 @@ class Codec(nn.Module):
         settings: Any,
         *,
         seed: int = 0,
+        sensitivity: Tensor | None = None,
     ) -> tuple[Self, FitReport]:
         """Compresses a weight of `shape` that is read in parts: `rows(low, high)` gives some rows.
 
         A method that needs the whole weight reads it at once; one that does not overrides this.
         """
-        return cls.fit(rows(0, shape[0]), settings, seed=seed)
+        return cls.fit(rows(0, shape[0]), settings, seed=seed, sensitivity=sensitivity)
 
     @classmethod
     def empty(cls, shape: Sequence[int], settings: Any) -> Self:
@@ -153,14 +197,36 @@ class Codec(nn.Module):
             raise InputError("the weight has NaN or Inf; repair the checkpoint it comes from")
         return weight.detach().float()
 
+    @classmethod
+    def checked_sensitivity(cls, sensitivity: Tensor | None, weight: Tensor) -> Tensor | None:
+        """In float32 on the weight's device, not expanded to its shape. Raises InputError for one
+        that does not fit."""
+        if sensitivity is None:
+            return None
+        found = sensitivity.detach().to(weight.device, torch.float32)
+        sizes = list(zip(found.shape, weight.shape, strict=False))
+        if found.ndim != weight.ndim or any(own not in (1, size) for own, size in sizes):
+            raise InputError(
+                f"a sensitivity of shape {tuple(found.shape)} does not fit a weight of "
+                f"{tuple(weight.shape)}"
+            )
+        if not bool((torch.isfinite(found) & (found >= 0)).all()):
+            raise InputError("a sensitivity must be finite and not negative; measure it again")
+        return found
+
     @torch.no_grad()
-    def measured(self, weight: Tensor, started: float) -> FitReport:
+    def measured(
+        self, weight: Tensor, started: float, sensitivity: Tensor | None = None
+    ) -> FitReport:
         """The report of a fit to `weight` that began when time.perf_counter() was `started`."""
-        energy, error = sum_of_squares(weight), sum_of_squares(weight - self.decode())
+        errors = Errors()
+        errors.add(weight, self.decode(), sensitivity)
         size = self.tensor_bytes(self.shape, self.settings)
         seconds = time.perf_counter() - started
-        distortion = error / energy if energy else 0.0
-        return FitReport(distortion, size * 8 / weight.numel(), size, seconds)
+        return FitReport(
+            errors.relative, size * 8 / weight.numel(), size, seconds,
+            weighted_distortion=errors.weighted,
+        )  # fmt: skip
 
     def check(self) -> None:
         """Raises InputError when the tensors, read from a file, cannot be a weight."""

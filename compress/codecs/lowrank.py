@@ -72,13 +72,14 @@ class LowRankCodec(Codec):
         codec = cls(weight.shape, settings).to(weight.device)
         matrix = weight.flatten(1).double()  # (out, in)
         factors = _stored(*truncated_svd(matrix, settings.rank))
-        if settings.p < 2 or sensitivity is not None:
-            given = None if sensitivity is None else sensitivity.flatten(1).double()
-            factors = _reweighted(matrix, factors, settings, given)
+        given = cls.checked_sensitivity(sensitivity, weight)
+        if settings.p < 2 or given is not None:
+            wide = None if given is None else given.expand(weight.shape).flatten(1).double()
+            factors = _reweighted(matrix, factors, settings, wide)
         codec.left.copy_(factors[0])
         codec.right.copy_(factors[1])
         codec.check()
-        return codec, codec.measured(weight, started)
+        return codec, codec.measured(weight, started, given)
 
     @classmethod
     def candidates(cls, shape: Sequence[int], nominal: Any) -> list[LowRankConfig]:

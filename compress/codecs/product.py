@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from compress.blocks import codebook_problems, from_blocks, row_scales, row_size, to_blocks
-from compress.codecs.base import Codec, FitReport, register, sum_of_squares
+from compress.codecs.base import Codec, Errors, FitReport, register
 from compress.codecs.gather import Bags, gather, make_bags
 from compress.codecs.packed import PackedCodec
 from compress.codecs.product_curve import product_candidates, sampled_distortion
@@ -84,13 +84,15 @@ class ProductCodec(PackedCodec):
     ) -> tuple[Self, ProductReport]:
         """Clusters the blocks of `weight` (out, ...), any float dtype and device.
 
-        A sensitivity weights every coordinate of every block, in assignment and update.
+        A sensitivity weights every coordinate of every block, in assignment and update; one of
+        shape (out, 1, ...) weights whole blocks, which costs half the time.
         The codebook is rounded to the fp16 values that are stored, and the reported distortion is
         that of the weight as it will be read back. Raises InputError for NaN or Inf in the weight,
         values beyond fp16, and where `problems` has something.
         """
         started = time.perf_counter()
         codec, weight = cls._prepared(weight, settings)
+        sensitivity = cls.checked_sensitivity(sensitivity, weight)
         result = fit_codebook(
             codec.points(weight),
             settings.codebook_size,
@@ -98,38 +100,52 @@ class ProductCodec(PackedCodec):
             empties=settings.empties,
             iterations=settings.iterations,
             seed=seed,
-            weights=None if sensitivity is None else codec._point_weights(sensitivity),
+            weights=None if sensitivity is None else codec.point_weights(sensitivity),
         )
         codec._take(result)
-        return codec, codec._report(weight, result, time.perf_counter() - started)
+        return codec, codec._report(weight, sensitivity, result, time.perf_counter() - started)
 
     @classmethod
     @torch.no_grad()
     def fit_batch(
-        cls, weights: Sequence[Tensor], settings: CodebookConfig, *, seeds: Sequence[int]
+        cls,
+        weights: Sequence[Tensor],
+        settings: CodebookConfig,
+        *,
+        seeds: Sequence[int],
+        sensitivities: Sequence[Tensor | None] | None = None,
     ) -> list[tuple[Self, FitReport]]:
-        """One batch of kernels for all weights; the baselines are fitted one by one.
+        """One batch of kernels for all weights; the baselines are fitted one by one, and so are
+        weights whose sensitivities are not of one shape.
 
         Each report's seconds are its share of the whole.
         """
         guided = settings.seeding == "partition" and settings.empties == "partition"
-        if len(weights) == 1 or not guided:
-            return super().fit_batch(weights, settings, seeds=seeds)
+        given = list(sensitivities or [None] * len(weights))
+        alike = len({None if s is None else s.shape for s in given}) == 1
+        if len(weights) == 1 or not guided or not alike:
+            return super().fit_batch(weights, settings, seeds=seeds, sensitivities=sensitivities)
         started = time.perf_counter()
-        prepared = [cls._prepared(weight, settings) for weight in weights]
+        fits = []
+        for weight, sensitivity in zip(weights, given, strict=True):
+            codec, weight = cls._prepared(weight, settings)
+            fits.append((codec, weight, cls.checked_sensitivity(sensitivity, weight)))
+        points = torch.stack([codec.points(weight) for codec, weight, _ in fits])
+        masses = [codec.point_weights(s) for codec, _, s in fits if s is not None]
         results = fit_batched(
-            torch.stack([codec.points(weight) for codec, weight in prepared]),
+            points,
             settings.codebook_size,
             iterations=settings.iterations,
             seed=seeds,
+            weights=torch.stack(masses) if masses else None,
             consolidation="auto",
         )
-        for (codec, _), result in zip(prepared, results, strict=True):
+        for (codec, *_), result in zip(fits, results, strict=True):
             codec._take(result)
         seconds = (time.perf_counter() - started) / len(weights)
         return [
-            (codec, codec._report(weight, result, seconds))
-            for (codec, weight), result in zip(prepared, results, strict=True)
+            (codec, codec._report(weight, sensitivity, result, seconds))
+            for (codec, weight, sensitivity), result in zip(fits, results, strict=True)
         ]
 
     @classmethod
@@ -141,23 +157,25 @@ class ProductCodec(PackedCodec):
         settings: CodebookConfig,
         *,
         seed: int = 0,
+        sensitivity: Tensor | None = None,
     ) -> tuple[Self, ProductReport]:
         """`fit` for a weight of which `rows(low, high)` gives a part: with the same result up to
         WHOLE weights. Of a larger one a weighted sample of about that many weights is clustered;
         then every block gets its code, a part at a time. Raises InputError as `fit` does.
         """
         if prod(shape) <= WHOLE:
-            return cls.fit(rows(0, shape[0]), settings, seed=seed)
+            return cls.fit(rows(0, shape[0]), settings, seed=seed, sensitivity=sensitivity)
         started = time.perf_counter()
         if problems := cls.problems(shape, settings):
             raise InputError("; ".join(problems))
         codec = cls(shape, settings)
-        result = cluster_parts(codec, rows, WHOLE, seed)
+        sensitivity = cls.checked_sensitivity(sensitivity, torch.empty(1).expand(tuple(shape)))
+        result = cluster_parts(codec, rows, sensitivity, WHOLE, seed)
         codec.codebook.copy_(result.codebook)
         codec.round_stored()
         Codec.check(codec)  # the codes are still to come
-        error, energy, usage = encode_parts(codec, rows)
-        return codec, codec._summary(error, energy, usage, result, time.perf_counter() - started)
+        errors, usage = encode_parts(codec, rows, sensitivity)
+        return codec, codec._summary(errors, usage, result, time.perf_counter() - started)
 
     @classmethod
     def _prepared(cls, weight: Tensor, settings: CodebookConfig) -> tuple[Self, Tensor]:
@@ -191,24 +209,35 @@ class ProductCodec(PackedCodec):
             self._bags = None
         return changed
 
-    def _point_weights(self, sensitivity: Tensor) -> Tensor:
-        """(n, d): an error counts by its square in the weight itself, not in the scaled row."""
+    def point_weights(self, sensitivity: Tensor, low: int = 0, high: int | None = None) -> Tensor:
+        """Of the points of rows low to high: (n, d), or (n,) where each row has one sensitivity.
+
+        An error counts by its square in the weight itself, not in the scaled row.
+        """
+        high = self.shape[0] if high is None else high
+        part = sensitivity if len(sensitivity) == 1 else sensitivity[low:high]
+        if part[0].numel() > 1:
+            part = part.expand(len(part), *self.shape[1:])
+        part = part.flatten(1)  # (rows | 1, in | 1)
         if self.row_scale is not None:
-            sensitivity = sensitivity.flatten(1) * self.row_scale[:, None].square()
-        return to_blocks(sensitivity, self.settings.block_size)
+            part = part * self.row_scale[low:high, None].square()
+        if part.shape[1] == 1:
+            return part[:, 0].expand(high - low).repeat_interleave(self.blocks_per_row)
+        return to_blocks(part.expand(high - low, -1), self.settings.block_size)
 
-    def _report(self, weight: Tensor, result: Any, seconds: float) -> ProductReport:
-        energy = sum_of_squares(weight)
-        error = sum_of_squares(weight - self.decode())
-        usage = torch.bincount(self._indices(), minlength=self.settings.codebook_size)
-        return self._summary(error, energy, usage, result, seconds)
-
-    def _summary(
-        self, error: float, energy: float, usage: Tensor, result: Any, seconds: float
+    def _report(
+        self, weight: Tensor, sensitivity: Tensor | None, result: Any, seconds: float
     ) -> ProductReport:
+        errors = Errors()
+        errors.add(weight, self.decode(), sensitivity)
+        usage = torch.bincount(self._indices(), minlength=self.settings.codebook_size)
+        return self._summary(errors, usage, result, seconds)
+
+    def _summary(self, errors: Errors, usage: Tensor, result: Any, seconds: float) -> ProductReport:
         size = self.tensor_bytes(self.shape, self.settings)
         return ProductReport(
-            relative_distortion=error / energy if energy else 0.0,
+            relative_distortion=errors.relative,
+            weighted_distortion=errors.weighted,
             bits_per_weight=size * 8 / prod(self.shape),
             bytes=size,
             seconds=seconds,

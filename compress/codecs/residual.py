@@ -71,7 +71,9 @@ class ResidualCodec(PackedCodec):
         started = time.perf_counter()
         weight = cls.checked(weight, settings)
         points = to_blocks(weight, settings.block_size)  # (n, d)
-        weights = None if sensitivity is None else to_blocks(sensitivity, settings.block_size)
+        weights, given = None, cls.checked_sensitivity(sensitivity, weight)
+        if given is not None:
+            weights = to_blocks(given.expand(weight.shape), settings.block_size)
         books, codes, rest = [], [], points
         for m in range(settings.codebooks):
             result = fit_codebook(
@@ -93,7 +95,7 @@ class ResidualCodec(PackedCodec):
         codec.codebook.copy_(best.books)
         codec.put_codes(best.codes.flatten())
         codec.check()
-        return codec, codec.measured(weight, started)
+        return codec, codec.measured(weight, started, given)
 
     @classmethod
     def candidates(cls, shape: Sequence[int], nominal: Any) -> list[ResidualConfig]:

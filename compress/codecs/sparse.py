@@ -71,9 +71,10 @@ class SparseCodec(PackedCodec):
         weight = cls.checked(weight, settings)
         codec = cls(weight.shape, settings).to(weight.device)
         rows = weight.flatten(1)  # (out, n)
-        given = None if sensitivity is None else sensitivity.flatten(1).float()
-        outlier = _outliers(rows, len(codec.values), given)  # (out, n) bool
-        weights = (torch.ones_like(rows) if given is None else given).masked_fill(outlier, 0.0)
+        given = cls.checked_sensitivity(sensitivity, weight)
+        wide = None if given is None else given.expand(weight.shape).flatten(1)
+        outlier = _outliers(rows, len(codec.values), wide)  # (out, n) bool
+        weights = (torch.ones_like(rows) if wide is None else wide).masked_fill(outlier, 0.0)
         table = fit_scalar(rows, codec.size, weights)[0].half().float()
         codec.table.copy_(table)
         codec.put_codes(nearest(rows, table).flatten())
@@ -81,7 +82,7 @@ class SparseCodec(PackedCodec):
         codec.columns.copy_(outlier.nonzero()[:, 1])
         codec.row_starts[1:] = outlier.sum(1).cumsum(0)
         codec.check()
-        return codec, codec.measured(weight, started)
+        return codec, codec.measured(weight, started, given)
 
     @classmethod
     def candidates(cls, shape: Sequence[int], nominal: Any) -> list[SparseConfig]:

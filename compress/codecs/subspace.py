@@ -34,6 +34,7 @@ class SubspaceCodec(PackedCodec):
 
     Settings = SubspaceConfig
     settings: SubspaceConfig
+    weighs = False
 
     def __init__(self, shape: Sequence[int], settings: SubspaceConfig):
         k, j = settings.subspaces, settings.dimension

@@ -72,10 +72,11 @@ class UniformCodec(PackedCodec):
         weight = cls.checked(weight, settings)
         codec = cls(weight.shape, settings).to(weight.device)
         rows = weight.reshape(len(codec.scale), -1)  # (channels, n)
+        given = cls.checked_sensitivity(sensitivity, weight)
         low, high = _range(rows, settings)
         scale, zero = _grid(low, high, settings)
         if settings.range == "mse":
-            weights = None if sensitivity is None else sensitivity.reshape(rows.shape)
+            weights = None if given is None else given.expand(weight.shape).reshape(rows.shape)
             best = _error(rows, scale, zero, settings.bits, weights)
             for part in SHRINK[1:].tolist():
                 tried = _grid(part * low, part * high, settings)
@@ -89,7 +90,7 @@ class UniformCodec(PackedCodec):
             codec.zero_point.copy_(zero)
         codec.put_codes(_codes(rows, scale, zero, settings.bits).flatten().to(torch.int32))
         codec.check()
-        return codec, codec.measured(weight, started)
+        return codec, codec.measured(weight, started, given)
 
     @classmethod
     def candidates(cls, shape: Sequence[int], nominal: Any) -> list[UniformConfig]:

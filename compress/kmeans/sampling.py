@@ -38,20 +38,26 @@ def coreset(points: Points, size: int, generators: Sequence[torch.Generator]) ->
 
 
 def sample_parts(
-    parts: Iterable[torch.Tensor], n: int, size: int, seed: int
+    parts: Iterable[tuple[torch.Tensor, torch.Tensor | None]], n: int, size: int, seed: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A coreset of about `size` of n points that come in parts (m, d), one at a time.
+    """A coreset of about `size` of n points that come in parts, one at a time: points (m, d) and
+    their weights, None, (m,) or (m, d).
 
     The coresets of the parts, each in proportion to its points, are together one of the whole.
-    Returns points (s, d) float32 and their weights (s,). InputError for NaN or Inf.
+    Returns points (s, d) float32 and their weights (s, 1) or (s, d). InputError for NaN or Inf.
     """
     generator = torch.Generator().manual_seed(seed)
     points, weights = [], []
-    for part in parts:
-        drawn = coreset(prepare(part[None]), -(-size * len(part) // n), [generator])
+    for part, own in parts:
+        own = own[:, None] if own is not None and own.ndim == 1 else own
+        whole = prepare(part[None], None if own is None else own[None])
+        drawn = coreset(whole, -(-size * len(part) // n), [generator])
         points.append(drawn.values[0])
-        even = torch.ones(len(drawn.values[0]))
-        weights.append(even if drawn.weights is None else drawn.weights[0, :, 0])
+        even = torch.ones(len(drawn.values[0]), 1)
+        unit = 1.0  # of the part's weights: `prepare` divides them by a power of two
+        if own is not None and whole.weights is not None and float(own.max()) > 0.0:
+            unit = float(own.max()) / float(whole.weights.max())
+        weights.append(even if drawn.weights is None else drawn.weights[0] * unit)
     return torch.cat(points), torch.cat(weights)
 
 

@@ -1,6 +1,7 @@
 """Weights fitted together or apart give the same bytes; only lack of memory splits a batch."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
@@ -35,12 +36,12 @@ def short_of_memory(monkeypatch):
     def limit(size, error=torch.OutOfMemoryError, device="cpu"):
         tried = []
 
-        def limited(weights, settings, *, seeds):
+        def limited(weights, settings, **each):
             on = weights[0].device.type
             tried.append((len(weights), on))
             if len(weights) > size and on == device:
                 raise error("CUDA out of memory. Tried to allocate 2.00 GiB.")
-            return fit_batch(weights, settings, seeds=seeds)
+            return fit_batch(weights, settings, **each)
 
         monkeypatch.setattr(ProductCodec, "fit_batch", limited)
         return tried
@@ -61,14 +62,22 @@ def same(first, second):
         assert all(torch.equal(tensors[key], second[name][key]) for key in tensors), name
 
 
+@pytest.mark.parametrize("shape", [None, (1, 16), (32, 1), (32, 16), "mixed"])
 @pytest.mark.parametrize("changes", [{}, {"row_scale": True}, {"seeding": "random"}])
-def test_together_or_apart_the_same_bytes(weights, changes):
+def test_together_or_apart_the_same_bytes(weights, changes, shape):
     settings = config(**changes)
+    shapes = [None, (1, 16), (32, 16), None, (32, 1)] if shape == "mixed" else [shape] * 5
+    for i, own in enumerate(shapes):
+        if own is not None:
+            draw = torch.Generator().manual_seed(i)
+            sensitivity = torch.rand(own, generator=draw) * 10.0 ** (-9 * i)
+            weights[i] = replace(weights[i], sensitivity=sensitivity)
     together = list(fit_weights(weights, settings))
     apart = [next(iter(fit_weights([weight], settings))) for weight in weights]
     for (_, codec, report), (_, alone, single) in zip(together, apart, strict=True):
         assert all(torch.equal(t, alone.state_dict()[n]) for n, t in codec.state_dict().items())
         assert report.usage == single.usage
+        assert report.weighted_distortion == single.weighted_distortion
         assert report.distortion_trace == single.distortion_trace
 
 

@@ -149,6 +149,44 @@ def test_a_model_comes_back_to_the_last_bit(tmp_path, method, settings):
 
 
 @each_method
+@pytest.mark.parametrize("shape", [(1, 48), (40, 1), (40, 48)])
+def test_a_sensitivity_lowers_the_weighted_distortion_and_both_are_reported(
+    method, settings, shape
+):
+    sensitivity = torch.rand(shape, generator=torch.Generator().manual_seed(1)) ** 4
+    _, plain, without = fitted(method, settings, (40, 48))
+    weight, codec, report = fitted(method, settings, (40, 48), sensitivity=sensitivity)
+
+    def weighted(codec):
+        error = (sensitivity * (weight - codec.decode()).square()).sum()
+        return (error / (sensitivity * weight.square()).sum()).item()
+
+    assert without.weighted_distortion is None
+    if codec.weighs:
+        assert report.weighted_distortion == pytest.approx(weighted(codec), rel=1e-4)
+    measured = (weight - codec.decode()).square().sum() / weight.square().sum()
+    assert report.relative_distortion == pytest.approx(measured.item(), rel=1e-4)
+    if not codec.weighs:
+        assert report.weighted_distortion is None and weighted(codec) == weighted(plain)
+    elif settings.get("range") in (None, "mse"):  # else there is nothing to choose
+        # what a row has to itself (`sparse`: its values) gains nothing where the rows differ
+        assert weighted(codec) <= weighted(plain) * (1.1 if shape[1] == 1 else 1.0)
+    expanded = fitted(method, settings, (40, 48), sensitivity=sensitivity.expand(40, 48))[1]
+    if shape[1] > 1:  # one sensitivity a row is computed in another order
+        assert torch.equal(expanded.decode(), codec.decode())
+    assert weighted(expanded) == pytest.approx(weighted(codec), rel=0.05)
+
+
+@each_method
+def test_a_sensitivity_that_cannot_be_one_is_refused(method, settings):
+    if not codec_class(method).weighs:
+        return
+    for bad in (torch.ones(16), torch.ones(24, 15), -torch.ones(1, 16)):
+        with pytest.raises(InputError, match="sensitivity"):
+            fitted(method, settings, sensitivity=bad)
+
+
+@each_method
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused(method, settings, bad):
     weight = torch.randn(24, 16)

@@ -25,9 +25,9 @@ def small(monkeypatch):
     monkeypatch.setattr(blocks, "CHUNK", 160 * SHAPE[1])
 
 
-def fit_rows(weight, settings, seed=0):
+def fit_rows(weight, settings, seed=0, **options):
     return ProductCodec.fit_rows(
-        lambda low, high: weight[low:high], tuple(weight.shape), settings, seed=seed
+        lambda low, high: weight[low:high], tuple(weight.shape), settings, seed=seed, **options
     )
 
 
@@ -47,6 +47,25 @@ def test_a_large_weight_is_as_well_compressed_in_parts(weight, codebook_size, ro
     assert report.bytes == expected.bytes and report.bits_per_weight == expected.bits_per_weight
     if row_scale:
         assert torch.equal(codec.row_scale, whole.row_scale)
+
+
+@pytest.mark.parametrize("row_scale", [False, True])
+@pytest.mark.parametrize("shape", [(1, SHAPE[1]), (SHAPE[0], 1), SHAPE])
+def test_in_parts_too_errors_are_weighted_by_a_sensitivity(weight, shape, row_scale):
+    draw = torch.Generator().manual_seed(1)
+    sensitivity = torch.rand(shape, generator=draw) ** 4
+    sensitivity[-1] *= 30.0  # the parts have weights of their own
+    settings = CodebookConfig(block_size=4, codebook_size=64, row_scale=row_scale)
+    codec, report = fit_rows(weight, settings, sensitivity=sensitivity)
+    whole = ProductCodec.fit(weight, settings, sensitivity=sensitivity)[1]
+    assert report.weighted_distortion < 1.25 * whole.weighted_distortion
+    plain, _ = fit_rows(weight, settings)
+    errors = [
+        float((sensitivity * (weight - c.decode().detach()).square()).sum()) for c in (codec, plain)
+    ]
+    assert errors[0] < 0.95 * errors[1]
+    energy = float((sensitivity * weight.square()).sum())
+    assert report.weighted_distortion == pytest.approx(errors[0] / energy, rel=1e-4)
 
 
 def test_every_block_has_its_nearest_centroid(weight):
