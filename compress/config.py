@@ -20,6 +20,7 @@ from compress.redaction import holds_password
 Positive = Annotated[int, Field(gt=0, lt=1 << 31)]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 NoiseFunction = Literal["none", "zero", "mean", "codebook", "int8", "int4"]
+Sensitivity = Literal["none", "activations", "fisher"]
 
 
 class Section(BaseModel):
@@ -133,6 +134,7 @@ class GroupConfig(Section):
     name: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$", max_length=60)]
     layers: Annotated[list[str], Field(min_length=1)]
     method: str | None = None
+    sensitivity: Sensitivity | None = None
 
 
 class RecoveryConfig(TrainingConfig):
@@ -168,10 +170,12 @@ class QuantizeConfig(Section):
     Every other key is a setting of `method`, for all groups that do not name another method; after
     validation all of them are there, defaults filled in. With a budget every layer gets the
     settings that do least damage within it; those written here are candidates among others.
+    `sensitivity` is what squared errors are weighted by when a layer is compressed.
     """
 
     model_config = ConfigDict(extra="allow")
     method: str = "product"
+    sensitivity: Sensitivity = "none"
     budget: BudgetConfig | None = None
     groups: Annotated[list[GroupConfig], Field(min_length=1)]
     finetune: RecoveryConfig = RecoveryConfig()
@@ -190,6 +194,10 @@ class QuantizeConfig(Section):
         method = group.method or self.method
         inherited = self.method_settings if method == self.method else {}
         return codec_config(method, inherited | (group.model_extra or {}))
+
+    def sensitivity_of(self, group: GroupConfig) -> Sensitivity:
+        """What the errors of the layers of `group` are weighted by: its own, else the section's."""
+        return group.sensitivity or self.sensitivity
 
     @model_validator(mode="after")
     def _settings_of_the_methods(self) -> Self:

@@ -10,7 +10,7 @@ Memory, in bytes, of a process that trains a transformer in float32:
 
 Finetuning a half compressed student adds the teacher's weights; its decoded weights live until the
 backward pass is over. Clustering holds 12 bytes a weight and 24 a block, for as many of the largest
-weights as there are workers.
+weights as there are workers; where errors are weighted, 24 bytes a weight.
 
 Time: floating-point operations over the speed of a matrix product on this machine (measured, 0.1 s)
 times EFFICIENCY. A token costs 2 operations a weight forward and 4 backward.

@@ -4,7 +4,7 @@ Built from config.json (a model without weights) and the params; the weights are
 through for NaN and Inf.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch import nn
 from compress import resources
 from compress.allocation.allocate import budget_problem, extremes, limit_of
 from compress.allocation.sizes import FileSizes
+from compress.calibration.measure import ROWS as CALIBRATION
 from compress.codecs.base import codec_class
 from compress.config import Params
 from compress.errors import CheckpointError
@@ -136,8 +137,22 @@ def make_plan(
         seconds=resources.seconds_by_stage(params, shape, layers, rows),
         disk=disk,
         problems=tuple(problems),
-        notes=selection.notes,
+        notes=(*selection.notes, *_weighting_notes(params, layers)),
     )
+
+
+def _weighting_notes(params: Params, layers: Sequence[SelectedLayer]) -> list[str]:
+    """What the errors of the groups are weighted by, and of which methods they are not."""
+    notes = []
+    for group, kind in resources.sensitivities(params).items():
+        if kind == "none":
+            continue
+        methods = {layer.settings.method for layer in layers if layer.group == group}
+        deaf = sorted(m for m in methods if not codec_class(m).weighs)
+        notes += [f"group {group}: {method} does not weight errors" for method in deaf]
+        if len(deaf) < len(methods):
+            notes.append(f"group {group}: errors are weighted by {kind}, from {CALIBRATION:,} rows")
+    return notes
 
 
 def _plan_layer(layer: SelectedLayer) -> LayerPlan:

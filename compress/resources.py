@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from compress import estimates
+from compress.calibration.measure import ROWS as CALIBRATION
 from compress.config import Params, TrainingConfig
 from compress.estimates import Shape
 from compress.selection import SelectedLayer
@@ -21,7 +22,8 @@ def memory_by_stage(
 ) -> dict[str, int]:
     """Peak bytes of the stages that need much."""
     length, recovery = params.data.max_length, params.quantize.finetune
-    sizes = [_elements_and_blocks(layer) for layer in layers]
+    kinds = sensitivities(params)
+    sizes = [_elements_and_blocks(layer, kinds[layer.group] != "none") for layer in layers]
     memory = {
         "finetune": estimates.training_memory(shape, params.finetune.batch_size, length),
         "quantize": max(
@@ -37,9 +39,16 @@ def memory_by_stage(
     return memory
 
 
-def _elements_and_blocks(layer: SelectedLayer) -> tuple[int, int]:
+def sensitivities(params: Params) -> dict[str, str]:
+    """What the errors of each group are weighted by."""
+    quantize = params.quantize
+    return {group.name: quantize.sensitivity_of(group) for group in quantize.groups}
+
+
+def _elements_and_blocks(layer: SelectedLayer, weighted: bool) -> tuple[int, int]:
+    """An element whose error is weighted counts as two."""
     size = prod(layer.ref.shape)
-    return size, size // getattr(layer.settings, "block_size", 1)
+    return (2 if weighted else 1) * size, size // getattr(layer.settings, "block_size", 1)
 
 
 def seconds_by_stage(
@@ -66,6 +75,7 @@ def seconds_by_stage(
     clustering /= speed * estimates.CLUSTER_EFFICIENCY
     clustering += estimates.CLUSTER_SECONDS * len(layers)
     groups = len(params.quantize.groups)
+    clustering += _measuring(params, shape, train, length) / (speed * estimates.EFFICIENCY)
     found["quantize"] = None if recovery is None else clustering + groups * recovery
 
     held_out = rows.get("validation", params.data.holdout or params.data.max_validation_rows)
@@ -92,6 +102,14 @@ def _training(
     return estimates.training_seconds(
         shape, steps, config.batch_size, length, speed, forwards=4.0 if teacher else 3.0
     )
+
+
+def _measuring(params: Params, shape: Shape, rows: int | None, length: int) -> float:
+    """Operations of the statistics that errors are weighted by: once a kind, not once a group."""
+    kinds = set(sensitivities(params).values())
+    forwards = {"activations": 1.0, "fisher": 3.0}
+    tokens = min(rows or CALIBRATION, CALIBRATION) * length
+    return sum(forwards[kind] for kind in kinds - {"none"}) * shape.operations(tokens, length)
 
 
 def _clustering_operations(layer: SelectedLayer) -> float:

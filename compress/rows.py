@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from torch import Tensor
 from torch.utils.data import Dataset
+from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
 from compress.errors import InputError
 
@@ -25,3 +27,13 @@ class Rows(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return dict(self._rows[index])
+
+
+def batches(
+    rows: Rows, tokenizer: PreTrainedTokenizerBase, count: int, size: int
+) -> list[dict[str, Tensor]]:
+    """At most `count` rows, evenly spaced over all of them, padded in batches of `size`."""
+    collate = DataCollatorWithPadding(tokenizer)
+    count = min(len(rows), count)
+    chosen = [rows[i * len(rows) // count] for i in range(count)]
+    return [collate(chosen[start : start + size]) for start in range(0, count, size)]

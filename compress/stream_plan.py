@@ -74,6 +74,11 @@ def plan_stream(
             "quantize.budget: streaming measures no layers and keeps no budget; "
             "give the settings, with -S quantize.budget=null"
         )
+    if any(quantize.sensitivity_of(group) != "none" for group in quantize.groups):
+        raise InputError(
+            "quantize.sensitivity: streaming sees no data to measure it on; "
+            "leave it out, with -S quantize.sensitivity=none"
+        )
     selection = select(model, quantize)
     problems += selection.problems
     prefix = getattr(model, "base_model_prefix", "")

@@ -20,6 +20,7 @@ from compress.progress import Bar, progress_bar
 from flows.naming import stage_name
 from tasks import (
     allocation,
+    calibration,
     cluster,
     data,
     evaluation,
@@ -82,6 +83,7 @@ def quantize(root: str, parent: str | None, timings: dict[str, Any]) -> None:
     teacher = evaluation.evaluate_model(root, "finetuned")
     key, student = quantization.first_key(root), str(workspace.finetuned)
     groups, spent = _groups(root, params)
+    groups = _weighed(root, params, groups)
     reports: dict[str, Any] = {}
     seconds: dict[str, float] = {}
     recovered = []
@@ -121,6 +123,14 @@ def _groups(root: str, params: Params) -> tuple[list[list[LayerJob]], Any]:
         return quantization.list_groups(root), None
     threads: Any = ThreadPoolTaskRunner(max_workers=params.quantize.workers)
     return spend_budget.with_options(task_runner=threads)(root)
+
+
+def _weighed(root: str, params: Params, groups: list[list[LayerJob]]) -> list[list[LayerJob]]:
+    """The layers with what weights their errors, if anything does."""
+    if not calibration.is_asked(params):
+        return groups
+    state = calibration.weigh(root, groups, return_state=True)
+    return cast(list[list[LayerJob]], state.result())
 
 
 @flow(name="spend the budget", flow_run_name=stage_name, validate_parameters=False)

@@ -26,9 +26,17 @@ def key(**parts: Any) -> str:
 
 
 def layer_key(
-    *, weight: str, shape: Sequence[int], settings: CodecConfig, seed: int, code: str
+    *,
+    weight: str,
+    shape: Sequence[int],
+    settings: CodecConfig,
+    seed: int,
+    code: str,
+    sensitivity: str | None = None,
 ) -> str:
-    """Names one finished layer. `weight` is the hash of its bytes, `code` that of its method."""
+    """Names one finished layer. `weight` is the hash of its bytes, `code` that of its method;
+    `sensitivity` names the weights of its errors, if any."""
+    weighted = {} if sensitivity is None else {"sensitivity": sensitivity}
     return key(
         kind="layer",
         weight=weight,
@@ -36,6 +44,7 @@ def layer_key(
         settings=settings.model_dump(mode="json"),
         seed=seed,
         code=code,
+        **weighted,
     )
 
 

@@ -17,12 +17,13 @@ def layer_row(job: "LayerJob", report: Mapping[str, Any]) -> dict[str, Any]:
     Sorted: the report of a layer that was found in the store has its names in another order than
     that of one that has just been made, and the table must not tell.
     """
-    numbers = {k: v for k, v in sorted(report.items()) if not isinstance(v, list)}
+    numbers = {k: v for k, v in sorted(report.items()) if not isinstance(v, list) and v is not None}
     usage = report.get("usage")
     return {
         "name": job.name,
         "group": job.group,
         "method": job.settings.method,
+        **({"sensitivity": job.sensitivity.kind} if job.sensitivity else {}),
         "shape": "x".join(str(size) for size in job.shape),
         "block_size": getattr(job.settings, "block_size", None),
         "codebook_size": getattr(job.settings, "codebook_size", None),

@@ -25,10 +25,22 @@ from tasks.store import LayerStore
 from tasks.workspace import Workspace, opened
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from compress.fitting import Weight
 
 CACHED = "Cached"
 BATCH_WEIGHTS = 1 << 26  # that a GPU fits at once; larger layers fill it one by one
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What weights the errors of one layer: the tensor of its name in the safetensors file `file`,
+    a local path or an fsspec URL; the hash is that of the tensor's bytes, `kind` what it is."""
+
+    kind: str
+    file: str
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,7 @@ class LayerJob:
     seed: int
     checkpoint: str = ""
     sha256: str | None = None
+    sensitivity: Sensitivity | None = None
 
 
 @dataclass(frozen=True)
@@ -92,13 +105,23 @@ def hand_out(root: str, student: str, jobs: list[LayerJob]) -> GroupWork:
             batches(local, torch.cuda.device_count()), Place(workspace.layers, shared), {}
         )
     gpus = cluster.check(params, workspace)
-    there = students.put(shared, workspace, {job.tensor: files[job.tensor] for job in jobs})
-    placed = [
-        replace(job, checkpoint=url, sha256=sha256)
-        for job, (url, sha256) in ((job, there[job.tensor]) for job in jobs)
-    ]
+    weighing = {job.name: Path(job.sensitivity.file) for job in jobs if job.sensitivity}
+    weights = {job.tensor: files[job.tensor] for job in jobs}
+    there = students.put(shared, workspace, weights | weighing)
     place = Place(None, shared, cluster.code_version())
-    return GroupWork(batches(placed, gpus), place, params.compute.resources)
+    return GroupWork(batches(_placed(jobs, there), gpus), place, params.compute.resources)
+
+
+def _placed(jobs: list[LayerJob], there: dict[str, tuple[str, str]]) -> list[LayerJob]:
+    """The jobs with the URLs and hashes that `students.put` returned."""
+    placed = []
+    for job in jobs:
+        url, sha256 = there[job.tensor]
+        sensitivity = job.sensitivity
+        if sensitivity is not None:
+            sensitivity = replace(sensitivity, file=there[job.name][0])
+        placed.append(replace(job, checkpoint=url, sha256=sha256, sensitivity=sensitivity))
+    return placed
 
 
 @task(
@@ -133,11 +156,12 @@ def batches(jobs: list[LayerJob], gpus: int) -> list[list[LayerJob]]:
     take and at least a batch for each GPU; on the CPU, where that is no faster, single ones."""
     if not gpus:
         return [[job] for job in jobs]
-    alike: dict[tuple[tuple[int, ...], str], list[LayerJob]] = {}
+    alike: dict[tuple[tuple[int, ...], str, str | None], list[LayerJob]] = {}
     for job in jobs:
-        alike.setdefault((job.shape, job.settings.model_dump_json()), []).append(job)
+        kind = job.sensitivity.kind if job.sensitivity else None
+        alike.setdefault((job.shape, job.settings.model_dump_json(), kind), []).append(job)
     made = []
-    for (shape, _), found in alike.items():
+    for (shape, *_), found in alike.items():
         size = min(BATCH_WEIGHTS // math.prod(shape), math.ceil(len(found) / gpus))
         size = max(1, size)
         made += [found[i : i + size] for i in range(0, len(found), size)]
@@ -201,7 +225,11 @@ def _read(job: LayerJob) -> "Weight":
         values = read_tensor(Path(job.checkpoint), job.tensor)
     else:
         values = read_remote_tensor(job.checkpoint, job.tensor, job.sha256)
-    return Weight(f"{job.tensor} in {job.checkpoint}", values, job.seed)
+    sensitivity = None
+    if job.sensitivity is not None:
+        found = job.sensitivity
+        sensitivity = read_remote_tensor(found.file, job.name, found.sha256)
+    return Weight(f"{job.tensor} in {job.checkpoint}", values, job.seed, sensitivity)
 
 
 def _key(job: LayerJob, weight: "Weight") -> str:
@@ -211,6 +239,14 @@ def _key(job: LayerJob, weight: "Weight") -> str:
         settings=job.settings,
         seed=job.seed,
         code=method_version(job.settings),
+        sensitivity=None if weight.sensitivity is None else _name_of(weight.sensitivity),
+    )
+
+
+def _name_of(sensitivity: "Tensor") -> str:
+    """By its values and shape: how it was measured counts for nothing."""
+    return caching.key(
+        shape=list(sensitivity.shape), values=caching.hash_values(sensitivity.contiguous())
     )
 
 

@@ -23,7 +23,7 @@ from tasks.workspace import Workspace
 TEMPLATES = Path(__file__).parent / "templates"
 COLUMNS = (
     "name", "group", "shape", "method", "block_size", "codebook_size", "bits_per_weight", "bytes",
-    "relative_distortion", "perplexity", "dead",
+    "relative_distortion", "weighted_distortion", "perplexity", "dead",
 )  # fmt: skip
 PACKAGES = ("shrinkflow", "torch", "transformers", "numpy")
 
@@ -92,6 +92,7 @@ def render(results: Results, params: Params, registration: dict[str, Any] | None
             figures=pictures(results, params),
             groups=results.groups is not None,
             layers=[] if layers is None else layers.reindex(columns=COLUMNS).to_dict("records"),
+            weighted=layers is not None and "weighted_distortion" in layers,
             colors=legend(results),
             usage=usage(params),
             parameters=yaml.safe_dump(

@@ -60,6 +60,7 @@ TABLE = {
             "compress.checkpoint",
             "compress.codecs.*",
             "compress.allocation.*",
+            "compress.calibration.*",
         ),
         params=("data.metric", "seed", *QUANTIZE_PARAMS),
         deps=(

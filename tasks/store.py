@@ -111,9 +111,14 @@ class LayerStore:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
             return None
-        with suppress(OSError):
-            os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
+        used(path)
         return report
+
+
+def used(path: Path) -> None:
+    """Sets the time of last use of a file of the store, where that can be written."""
+    with suppress(OSError):
+        os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
 
 
 def _name(key: str) -> str:

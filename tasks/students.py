@@ -1,4 +1,5 @@
-"""The student's weights for tasks on other machines: in the shared store while they need them.
+"""The student's weights (and what weights their errors) for tasks on other machines: in the
+shared store while they need them.
 
 A workspace has a folder of its own there, so that runs do not take each other's files away; what a
 killed run left is removed by the next one.

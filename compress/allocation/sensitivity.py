@@ -10,16 +10,16 @@ What is W made smaller by the relative distortion D. With s = mean(E[g^2]) and r
 damage of a layer is 1/2 (s (D - D^2) ||W||^2 + r D^2).
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.config import RecoveryConfig
 from compress.progress import progress_bar
-from compress.rows import Rows
+from compress.rows import Rows, batches
 from compress.selection import LayerRef
 
 BATCHES, BATCH_SIZE = 8, 16
@@ -44,9 +44,9 @@ def sensitivity(
     weights = {ref.name: model.get_parameter(ref.tensor).requires_grad_() for ref in refs}
     total = dict.fromkeys(weights, (0.0, 0.0))
     generator = torch.Generator().manual_seed(seed)
-    batches = list(_batches(rows, tokenizer))
-    with progress_bar("sensitivity", len(batches)) as bar:
-        for batch in batches:
+    chosen = batches(rows, tokenizer, BATCHES * BATCH_SIZE, BATCH_SIZE)
+    with progress_bar("sensitivity", len(chosen)) as bar:
+        for batch in chosen:
             inputs = {name: value.to(device) for name, value in batch.items() if name != "labels"}
             outputs = model(**inputs, output_hidden_states=recovery.hidden_weight > 0)
             probe = random_projection(outputs, inputs["attention_mask"], recovery, generator)
@@ -54,8 +54,8 @@ def sensitivity(
             for name, grad in zip(weights, grads, strict=True):
                 if grad is not None:
                     s, r = total[name]
-                    s += float(grad.square().mean()) / len(batches)
-                    r += float((grad * weights[name].detach()).sum()) ** 2 / len(batches)
+                    s += float(grad.square().mean()) / len(chosen)
+                    r += float((grad * weights[name].detach()).sum()) ** 2 / len(chosen)
                     total[name] = s, r
             bar.advance()
     return total
@@ -109,14 +109,6 @@ def random_projection(
 
 def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
     return (torch.randint(2, like.shape, generator=generator) * 2 - 1).to(like)
-
-
-def _batches(rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Iterator[dict[str, Tensor]]:
-    collate = DataCollatorWithPadding(tokenizer)
-    wanted = min(len(rows), BATCHES * BATCH_SIZE)
-    chosen = [rows[i * len(rows) // wanted] for i in range(wanted)]
-    for start in range(0, wanted, BATCH_SIZE):
-        yield collate(chosen[start : start + BATCH_SIZE])
 
 
 def _weights(ref: LayerRef) -> int:

@@ -149,6 +149,23 @@ def test_estimates_are_there_for_every_stage_whose_rows_are_known(encoder, small
     assert plan.peak_memory == max(plan.memory.values())
 
 
+def test_it_says_what_errors_are_weighted_by_and_what_that_takes(encoder, small_params, tmp_path):
+    words = {**EMBEDDINGS, "method": "subspace", "subspaces": 2, "dimension": 4}
+    rows = {"train": 10**6, "validation": 1}
+
+    def planned(**quantize):
+        config = params(small_params, FFN, words)
+        config = config.model_copy(update={"quantize": config.quantize.model_copy(update=quantize)})
+        return make_plan(config, encoder, rows=rows, workspace=tmp_path)
+
+    plain, weighted = planned(), planned(sensitivity="activations")
+    assert plain.notes == () and plain.total_bytes == weighted.total_bytes
+    assert weighted.notes == (
+        "group ffn: errors are weighted by activations, from 1,024 rows",
+        "group embeddings: subspace does not weight errors",
+    )
+
+
 def test_a_masked_lm_folder_is_planned_as_the_task_model(roberta_folder, small_params, tmp_path):
     plan = make_plan(params(small_params, FFN, EMBEDDINGS), roberta_folder, workspace=tmp_path)
     assert plan.problems == plan.notes == ()

@@ -156,6 +156,13 @@ def problems(source, out, settings=SETTINGS):
     return str(caught.value)
 
 
+def test_a_sensitivity_is_refused(tmp_path):
+    saved("bert", tmp_path / "source")
+    settings = SETTINGS | {"sensitivity": "fisher"}
+    with pytest.raises(InputError, match=r"sees no data.*-S quantize.sensitivity=none"):
+        plan_stream(tmp_path / "source", settings, tmp_path / "out")
+
+
 def test_a_budget_is_refused(tmp_path):
     saved("bert", tmp_path / "source")
     settings = SETTINGS | {"budget": {"ratio": 20}}

@@ -23,6 +23,7 @@ from flows.stage_flows import compress_group, flow_of
 from tasks import cluster, source
 from tasks.layers import LayerJob
 from tasks.outputs import read_json
+from tasks.results import layer_keys
 from tasks.workspace import Workspace
 from tests import services
 from tests.flows.workspaces import TINY, edit, write_workspace
@@ -131,7 +132,7 @@ def test_a_worker_is_killed_in_the_middle_and_the_layers_are_those_of_threads(
 
 
 def test_over_s3_the_model_is_that_of_threads(finetuned, tmp_path, server, dask, s3, monkeypatch):
-    """The whole stage; the workers share nothing with it but the bucket."""
+    """The whole stage, errors weighted; the workers share nothing with it but the bucket."""
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     made = {}
@@ -141,17 +142,21 @@ def test_over_s3_the_model_is_that_of_threads(finetuned, tmp_path, server, dask,
         workspace = Workspace(tmp_path / name)
         shutil.copytree(finetuned, workspace.root, symlinks=True)
         edit(workspace.root, lambda params, value=compute: params.update(compute=value))
+        edit(workspace.root, lambda params: params["quantize"].update(sensitivity="fisher"))
         params = load_params(workspace.params_file)
         flow_of("quantize", params)(str(workspace.root))
         model = (workspace.compressed / "model.safetensors").read_bytes()
         made[name] = model, layer_files(workspace.layers)
     assert made["dask"] == made["threads"]
     names = s3.keys("layers-of-a-team/")
-    assert {name.rsplit("/", 1)[1] for name in names} == set(made["dask"][1])
+    assert {name.rsplit("/", 1)[1] for name in names} == {
+        f"{key}.safetensors" for key in layer_keys(workspace)
+    }
 
     other = Workspace(tmp_path / "other")  # of a colleague, with threads and the same store
     shutil.copytree(finetuned, other.root, symlinks=True)
     edit(other.root, lambda params: params.update(compute={"store": store}))
+    edit(other.root, lambda params: params["quantize"].update(sensitivity="fisher"))
     flow_of("quantize", load_params(other.params_file))(str(other.root))
     assert read_json(other.timings("quantize"))["layers"] == {}, "no layer was computed again"
     assert (other.compressed / "model.safetensors").read_bytes() == made["threads"][0]

@@ -188,6 +188,51 @@ def test_a_budget_is_kept_and_what_was_measured_is_not_measured_again(workspace)
     assert path.read_bytes() == first
 
 
+def test_errors_are_weighted_by_what_each_group_says(workspace):
+    def weighted(params):
+        params["quantize"]["sensitivity"] = "activations"
+        params["quantize"]["groups"][1]["sensitivity"] = "fisher"
+
+    def table():
+        with workspace.plot("layers").open(newline="") as file:
+            return {row["name"]: row for row in csv.DictReader(file)}
+
+    quantize(workspace)
+    plain, layers = table(), stamps(workspace)
+    assert "sensitivity" not in next(iter(plain.values()))
+    edit(workspace.root, weighted)
+    quantize(workspace)
+    rows = table()
+    kinds = {"ffn": "activations", "attention": "fisher"}
+    for name, row in rows.items():
+        assert row["sensitivity"] == kinds[row["group"]]
+        assert row["key"] != plain[name]["key"] and row["bytes"] == plain[name]["bytes"]
+        assert 0 < float(row["weighted_distortion"]) < 1
+        if row["group"] == "ffn":  # the same weights as before
+            assert float(row["relative_distortion"]) != float(plain[name]["relative_distortion"])
+    after = stamps(workspace)
+    assert {name: after[name] for name in layers} == layers
+    assert len(after) == 2 * len(layers) + 2  # and the two statistics
+
+    first = {p.name: p.read_bytes() for p in workspace.compressed.iterdir()}
+    (measured,) = (
+        path
+        for path in workspace.root.glob(LAYERS)
+        if path.stem not in {row["key"] for row in rows.values()}
+        and path.name not in layers
+        and set(load_file(path)) == {name for name in rows if rows[name]["group"] == "ffn"}
+    )
+    whole = measured.read_bytes()
+    measured.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    for made in (workspace.compressed, workspace.work("quantize")):
+        shutil.rmtree(made)
+    quantize(workspace)
+    assert measured.read_bytes() == whole, "measured again, to the same bytes"
+    again = stamps(workspace)
+    assert [name for name in after if again[name] != after[name]] == [measured.name]
+    assert {p.name: p.read_bytes() for p in workspace.compressed.iterdir()} == first
+
+
 def test_every_group_may_have_a_method_of_its_own(workspace):
     """Down to the report; a change of one method's settings leaves the layers of the others."""
     import compress  # noqa: F401 (teaches transformers to read it)

@@ -13,6 +13,7 @@ from compress.config import Params
 from compress.quantization import read_tensor
 from compress.seeds import layer_seed
 from tasks import caching
+from tasks.layers import _name_of
 
 SHA = st.binary(min_size=4, max_size=4).map(lambda b: hashlib.sha256(b).hexdigest())
 SHAPES = st.lists(st.integers(1, 4096), min_size=2, max_size=4)
@@ -67,6 +68,16 @@ def test_every_setting_of_a_codec_is_in_the_key():
     for name, value in values.items():
         keys.add(caching.layer_key(settings=one.model_copy(update={name: value}), **given_))
     assert len(keys) == 1 + len(values)
+
+
+def test_a_sensitivity_makes_another_layer_and_none_makes_no_difference():
+    given_ = {"weight": "w", "shape": (8, 8), "settings": CodebookConfig(), "seed": 0, "code": "c"}
+    without = caching.layer_key(**given_)
+    assert caching.layer_key(**given_, sensitivity=None) == without
+    names = [_name_of(t) for t in (torch.ones(1, 4), torch.ones(4, 1), torch.zeros(1, 4))]
+    keys = {caching.layer_key(**given_, sensitivity=name) for name in names}
+    assert len(keys | {without}) == 4
+    assert _name_of(torch.ones(1, 4)) == names[0]
 
 
 def test_a_tensor_is_named_by_its_values_not_by_its_file(tmp_path):

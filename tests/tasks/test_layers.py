@@ -1,9 +1,10 @@
 """Which layers are handed out together."""
 
 import math
+from dataclasses import replace
 
 from compress.codecs.product import CodebookConfig
-from tasks.layers import BATCH_WEIGHTS, LayerJob, batches
+from tasks.layers import BATCH_WEIGHTS, LayerJob, Sensitivity, batches
 
 
 def job(name, shape, **settings):
@@ -15,6 +16,10 @@ JOBS = [
     *(job(f"fine.{i}", (768, 768), block_size=4) for i in range(3)),
     *(job(f"large.{i}", (4096, 11008)) for i in range(5)),
     job("single", (1000, 16)),
+    *(
+        replace(job(f"weighted.{i}", (768, 768)), sensitivity=Sensitivity(kind, "file", "hash"))
+        for i, kind in enumerate(("activations", "fisher", "activations"))
+    ),
 ]
 
 
@@ -28,6 +33,7 @@ def test_on_gpus_a_batch_has_one_shape_and_setting_and_fits():
         assert sorted(j.name for batch in made for j in batch) == sorted(j.name for j in JOBS)
         for batch in made:
             assert len({(j.shape, j.settings) for j in batch}) == 1
+            assert len({j.sensitivity for j in batch}) == 1
             weights = len(batch) * math.prod(batch[0].shape)
             assert len(batch) == 1 or weights <= BATCH_WEIGHTS
         small = [batch for batch in made if batch[0].name.startswith("small")]

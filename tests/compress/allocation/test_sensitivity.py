@@ -8,13 +8,12 @@ import torch
 from scipy.stats import spearmanr
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from compress.allocation import sensitivity as module
 from compress.allocation.sensitivity import damage, random_projection, sensitivity, uniform
 from compress.codecs import codec_class
 from compress.codecs.product import CodebookConfig
 from compress.config import RecoveryConfig
 from compress.distillation import hidden_loss, logit_loss
-from compress.rows import Rows
+from compress.rows import Rows, batches
 from compress.selection import compressible
 
 RECOVERY = RecoveryConfig(logits_weight=3.0)
@@ -49,8 +48,8 @@ def test_predicted_and_measured_damage_rank_the_layers_alike(trained, finetuned)
     found = sensitivity(model, tokenizer, rows, refs, RECOVERY)
     assert found == sensitivity(model, tokenizer, rows, refs, RECOVERY)
     changed = AutoModelForSequenceClassification.from_pretrained(finetuned / "finetuned").eval()
-    batches = [
-        {k: v for k, v in b.items() if k != "labels"} for b in module._batches(rows, tokenizer)
+    chosen = [
+        {k: v for k, v in b.items() if k != "labels"} for b in batches(rows, tokenizer, 128, 16)
     ]
     predicted, seen = [], []
     for ref in refs:
@@ -65,7 +64,7 @@ def test_predicted_and_measured_damage_rank_the_layers_alike(trained, finetuned)
         energy = float(whole.square().sum())
         distortion = float((decoded - whole).square().sum()) / energy
         predicted.append(damage(found[ref.name], energy, distortion))
-        seen.append(measured(model, changed, batches))
+        seen.append(measured(model, changed, chosen))
         with torch.no_grad():
             weight.copy_(whole)
     assert len(seen) > 12

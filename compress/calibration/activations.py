@@ -1,0 +1,87 @@
+"""Mean squares of what goes into each layer: the metric of "And the bit goes down".
+
+What the next layer sees of an error in W is ||x (W - What)'||^2, on the mean over x the squared
+errors weighted by E[x x'] (Stock et al. 2019, arXiv 1907.05686, section 3.1). Here its diagonal, so
+that any codec can use it: each input feature weights its column of W.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.calibration.smoothing import smoothed
+from compress.selection import LayerRef
+
+
+def activations(
+    model: nn.Module, batches: Iterable[Mapping[str, Tensor]], refs: Sequence[LayerRef]
+) -> dict[str, Tensor]:
+    """The weighting of each layer, by name, smoothed, of a shape that broadcasts to its weight.
+
+    linear (1, in): E[x^2] of each feature. embedding (rows, 1): how often each row is looked up,
+    as its input is one-hot. conv2d (out, in / groups, kh, kw): E[x^2] of what each weight meets.
+    Only tokens that attention_mask keeps count. Of a tied weight the layer that names it is looked
+    at. `batches` are on the model's device, which `forward` takes; the model is in eval mode.
+    """
+    seen = _Seen(model, refs)
+    with torch.no_grad():
+        for batch in batches:
+            seen.mask = batch.get("attention_mask")
+            model(**batch)
+    seen.close()
+    return {ref.name: smoothed(seen.total[ref.name]).cpu() for ref in refs}
+
+
+class _Seen:
+    """Adds up squares in hooks before each layer; a sum, as `smoothed` divides by the mean."""
+
+    def __init__(self, model: nn.Module, refs: Sequence[LayerRef]):
+        self.mask: Tensor | None = None
+        self.total: dict[str, Tensor] = {}
+        self._handles = []
+        for ref in refs:
+            module = model.get_submodule(ref.name)
+            shape = {
+                "linear": (1, *ref.shape[1:]),
+                "embedding": (ref.shape[0], 1),
+                "conv2d": ref.shape,
+            }[ref.kind]
+            device = module.get_parameter("weight").device
+            self.total[ref.name] = torch.zeros(shape, dtype=torch.float64, device=device)
+            hook = self._hook(ref)
+            self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+
+    def close(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _hook(self, ref: LayerRef) -> Any:
+        def add(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            x = args[0] if args else next(iter(kwargs.values()))
+            total = self.total[ref.name]
+            if ref.kind == "embedding":
+                rows = self._kept(x, 2)
+                total += torch.bincount(rows.flatten(), minlength=len(total))[:, None]
+            elif ref.kind == "linear":
+                total += self._kept(x, 3).flatten(0, -2).float().square().sum(0).double()
+            else:
+                total += _met(module, x)
+
+        return add
+
+    def _kept(self, x: Tensor, ndim: int) -> Tensor:
+        """What belongs to tokens that the mask (batch, tokens) keeps, if x is by token."""
+        if self.mask is None or x.ndim != ndim or x.shape[1] != self.mask.shape[1]:
+            return x
+        return x.expand(*self.mask.shape, *x.shape[2:])[self.mask.bool()]
+
+
+def _met(module: nn.Conv2d, x: Tensor) -> Tensor:
+    """Sum over all places of the squares that each weight is multiplied with: the gradient, in the
+    weight, of a convolution of x^2."""
+    weight = torch.zeros_like(module.weight, requires_grad=True)
+    with torch.enable_grad():
+        total = module._conv_forward(x.float().square(), weight, None).sum()
+        return torch.autograd.grad(total, weight)[0].double()

@@ -1,0 +1,45 @@
+"""One statistic of all layers of a model, from rows of its training data to a file."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from compress.calibration.activations import activations
+from compress.calibration.fisher import fisher
+from compress.calibration.sensitivity_file import write_sensitivities
+from compress.config import Params
+from compress.loading import load_model, load_tokenizer
+from compress.progress import progress_bar
+from compress.rows import Rows, batches
+from compress.selection import compressible
+
+ROWS, BATCH_SIZE = 1024, 16
+
+
+def measure(
+    kind: str, model_dir: Path, rows: Path, names: Sequence[str], params: Params, out: Path
+) -> dict[str, str]:
+    """Measures `kind` (activations | fisher) of the named layers of the model in `model_dir` on
+    at most ROWS rows, evenly spaced, of a parquet file; writes `out`.
+
+    Returns the SHA-256 of each layer's tensor. The same for the same inputs, kind of machine and
+    number of threads.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = load_model(model_dir).eval().to(device)
+    refs = [ref for ref in compressible(model) if ref.name in set(names)]
+    made = batches(Rows(rows), load_tokenizer(model_dir), ROWS, BATCH_SIZE)
+
+    def inputs() -> Iterator[dict[str, Tensor]]:
+        with progress_bar(f"sensitivity: {kind}", len(made)) as bar:
+            for batch in made:
+                yield {name: t.to(device) for name, t in batch.items() if name != "labels"}
+                bar.advance()
+
+    if kind == "activations":
+        found = activations(model, inputs(), refs)
+    else:
+        found = fisher(model, inputs(), refs, params.quantize.finetune, seed=params.seed)
+    return write_sensitivities(out, found)

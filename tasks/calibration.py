@@ -1,0 +1,87 @@
+"""What weights the errors of the layers: measured once, on the finetuned model, and kept in the
+layer store.
+
+The finetuned model and not the student before each group: the recovery brings the student's hidden
+states and logits back to this model's, in whose neighbourhood the loss has the measured curvature.
+And the layers of a group depend then on the recovery of the groups before it by their own weights
+alone, as they do without a sensitivity.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas import State
+from prefect.states import Completed
+
+from compress.config import Params
+from tasks import caching, source
+from tasks.layers import CACHED, LayerJob, Sensitivity
+from tasks.source import check_unchanged
+from tasks.stages import TABLE
+from tasks.store import LayerStore, used
+from tasks.workspace import opened
+
+
+def is_asked(params: Params) -> bool:
+    """Whether any group has a sensitivity."""
+    quantize = params.quantize
+    return any(quantize.sensitivity_of(group) != "none" for group in quantize.groups)
+
+
+@task(
+    name="measure the sensitivity of the weights",
+    task_run_name="measure the sensitivity of the weights",
+    cache_policy=NO_CACHE,
+)
+def weigh(root: str, groups: Sequence[Sequence[LayerJob]]) -> State[list[list[LayerJob]]]:
+    """The jobs with the sensitivities that params.yaml asks for; the state is called Cached where
+    all were in the store. Raises CheckpointError where the finetuned model cannot be read."""
+    from compress.codecs.base import codec_class
+
+    check_unchanged(TABLE["quantize"].code)
+    workspace, params = opened(root)
+    kinds = {group.name: params.quantize.sensitivity_of(group) for group in params.quantize.groups}
+    named: dict[str, list[str]] = {}
+    for job in (job for jobs in groups for job in jobs):
+        if kinds[job.group] != "none" and codec_class(job.settings.method).weighs:
+            named.setdefault(kinds[job.group], []).append(job.name)
+    store, rows = LayerStore(workspace.layers), workspace.data / "train.parquet"
+    found: dict[str, Sensitivity] = {}
+    was_there = True
+    for kind, names in named.items():
+        own, known = sensitivities(kind, workspace.finetuned, rows, names, params, store)
+        found, was_there = found | own, was_there and known
+    weighed = [[replace(job, sensitivity=found.get(job.name)) for job in jobs] for jobs in groups]
+    return Completed(name=CACHED if was_there else "Completed", data=weighed)
+
+
+def sensitivities(
+    kind: str, folder: Path, rows: Path, names: Sequence[str], params: Params, store: LayerStore
+) -> tuple[dict[str, Sensitivity], bool]:
+    """Those of the named layers of the model in `folder`, on the rows of a parquet file, by name;
+    and whether they were in the store. What is damaged there is measured again."""
+    from compress.calibration.measure import measure
+    from compress.calibration.sensitivity_file import read_digests
+
+    recovery = params.quantize.finetune
+    loss = [recovery.temperature, recovery.logits_weight, recovery.hidden_weight]
+    key = caching.key(
+        kind=f"sensitivity of the weights: {kind}",
+        model=caching.hash_folder(folder),
+        rows=caching.hash_file(rows),
+        layers=list(names),
+        loss=loss if kind == "fisher" else None,
+        seed=params.seed,
+        code=source.code_version(["compress.calibration.measure"], without=caching.SETTINGS),
+    )
+    path = store.path(key)
+    digests = read_digests(path)
+    known = digests is not None
+    if digests is None:
+        store.require_writable([key])
+        digests = measure(kind, folder, rows, names, params, path)
+    used(path)
+    return {name: Sensitivity(kind, str(path), sha) for name, sha in digests.items()}, known
