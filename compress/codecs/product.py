@@ -20,6 +20,7 @@ from compress.config import CodecConfig, Positive
 from compress.errors import InputError
 from compress.kmeans import KMeansResult, assign, fit_batched
 from compress.kmeans import fit as fit_codebook
+from compress.kmeans.relaxation import RELAXATION
 
 WHOLE = 1 << 23  # weights that are clustered together; a larger weight, read in parts, is sampled
 
@@ -35,6 +36,8 @@ class CodebookConfig(CodecConfig):
     iterations: Positive = 15
     seeding: Literal["random", "kmeans++", "partition", "partition-even"] = "partition"
     empties: Literal["perturb", "partition"] = "partition"
+    relaxation: Annotated[float, Field(gt=0, lt=2)] = RELAXATION
+    consolidation: Literal["auto", "off"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,8 @@ class ProductCodec(PackedCodec):
             seeding=settings.seeding,
             empties=settings.empties,
             iterations=settings.iterations,
+            relaxation=settings.relaxation,
+            consolidation=settings.consolidation,
             seed=seed,
             weights=None if sensitivity is None else codec.point_weights(sensitivity),
         )
@@ -136,9 +141,10 @@ class ProductCodec(PackedCodec):
             points,
             settings.codebook_size,
             iterations=settings.iterations,
+            relaxation=settings.relaxation,
             seed=seeds,
             weights=torch.stack(masses) if masses else None,
-            consolidation="auto",
+            consolidation=settings.consolidation,
         )
         for (codec, *_), result in zip(fits, results, strict=True):
             codec._take(result)

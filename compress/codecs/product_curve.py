@@ -65,7 +65,8 @@ def sampled_distortion(weight: Tensor, settings: Any, seed: int) -> float:
         points, factor = points / scale[:, None], scale.square()
     result = fit(
         points[:seen], k, seeding=settings.seeding, empties=settings.empties, seed=seed,
-        iterations=min(ITERATIONS, settings.iterations), consolidation="off",
+        iterations=min(ITERATIONS, settings.iterations), relaxation=settings.relaxation,
+        consolidation="off",
     )  # fmt: skip
     codes = torch.cat([result.codes.long(), assign(points[seen:], result.codebook)])
     error = (points - result.codebook[codes]).double().square().sum(1) * factor

@@ -38,6 +38,8 @@ def cluster_parts(
         seeding=settings.seeding,
         empties=settings.empties,
         iterations=settings.iterations,
+        relaxation=settings.relaxation,
+        consolidation=settings.consolidation,
         seed=seed,
         weights=masses,
     )

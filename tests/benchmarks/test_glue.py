@@ -183,7 +183,7 @@ def test_the_baseline_is_fairseqs_rule(real):
     for group, block in zip(settings.groups, (8, 8, 4), strict=True):
         found = settings.settings(group)
         assert (found.block_size, found.codebook_size, found.seeding) == (block, 256, "random")
-        assert found.empties == "perturb"
+        assert (found.empties, found.relaxation, found.consolidation) == ("perturb", 1.0, "off")
     assert settings.finetune.label_weight == 1
     assert settings.finetune.logits_weight == settings.finetune.hidden_weight == 0
 

@@ -62,6 +62,8 @@ def test_every_setting_of_a_codec_is_in_the_key():
         "iterations": 3,
         "seeding": "random",
         "empties": "perturb",
+        "relaxation": 1.0,
+        "consolidation": "off",
     }
     given_ = {"weight": "w", "shape": (8, 8), "seed": 0, "code": "c"}
     keys = {caching.layer_key(settings=one, **given_)}

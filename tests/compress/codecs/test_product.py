@@ -147,3 +147,19 @@ def test_sensitive_weights_are_fitted_more_closely(row_scale):
         return (sensitivity * (codec.decode() - weight).square()).sum().item()
 
     assert weighted_error(sensitivity=sensitivity) < 0.8 * weighted_error()
+
+
+def test_relaxation_and_consolidation_reach_the_engine(monkeypatch):
+    weight = torch.randn(256, 64, generator=torch.Generator().manual_seed(0))
+    whole, plain = (
+        ProductCodec.fit(weight, config(codebook_size=64, relaxation=factor), seed=0)[0]
+        for factor in (1.9, 1.0)
+    )
+    assert not torch.equal(whole.codebook, plain.codebook)
+    seen = []
+    monkeypatch.setattr("compress.kmeans.solve.consolidate", lambda *given: seen.append(given))
+    same = weight[:1].repeat(64, 1)  # blocks of which every one is there 64 times
+    ProductCodec.fit(same, config(consolidation="off"), seed=0)
+    assert not seen
+    ProductCodec.fit(same, config(), seed=0)
+    assert seen
