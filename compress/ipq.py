@@ -23,7 +23,7 @@ from compress.checkpoint import save_compressed
 from compress.config import Params
 from compress.fitting import Weight
 from compress.loading import load_model, load_tokenizer
-from compress.measuring import chosen_layers, tensors_of
+from compress.measuring import chosen_layers, sensitivity_files, tensors_of
 from compress.progress import progress_bar
 from compress.seeds import layer_seed
 from compress.selection import SelectedLayer
@@ -58,11 +58,14 @@ def quantize(
     """Compresses the finetuned model in `teacher_dir`, group by group, into `out_dir`.
 
     After each group centroids and rest are finetuned, unless `finetune` is false (post-training
-    quantization). What a budget measures is kept in `measured_dir` (default: `work_dir`), which
-    calls with other budgets may share. Raises InputError where layers and settings do not fit.
+    quantization). What is measured for a budget or as sensitivity is kept in `measured_dir`
+    (default: `work_dir`), which calls with other params may share. Raises InputError where layers
+    and settings do not fit.
     """
     started = time.perf_counter()
-    layers, allocation = chosen_layers(params, teacher_dir, data_dir, measured_dir or work_dir)
+    measured = measured_dir or work_dir
+    layers, allocation = chosen_layers(params, teacher_dir, data_dir, measured)
+    weighed = sensitivity_files(params, layers, teacher_dir, data_dir, measured)
     seconds = time.perf_counter() - started
     student, done = teacher_dir, []
     for group in params.quantize.groups:
@@ -71,7 +74,7 @@ def quantize(
         found = _finished(folder)
         if found is None:
             started = time.perf_counter()
-            files, reports = compress_layers(params, own, student, folder / "layers")
+            files, reports = compress_layers(params, own, student, folder / "layers", weighed)
             facts = None
             if finetune:
                 facts = quantization.recover(
@@ -103,21 +106,28 @@ def quantize(
 
 
 def compress_layers(
-    params: Params, layers: Sequence[SelectedLayer], model_dir: Path, out_dir: Path
+    params: Params,
+    layers: Sequence[SelectedLayer],
+    model_dir: Path,
+    out_dir: Path,
+    sensitivities: Mapping[str, Path],
 ) -> tuple[dict[str, Path], dict[str, dict[str, Any]]]:
     """A layer file in `out_dir` for each of the layers of the model, and its FitReport, by name.
 
-    Seeds are those of the flow, so equal weights and settings give equal files.
+    `sensitivities`: the file with that of a layer, for those that have one. Seeds are those of the
+    flow, so equal weights and settings give equal files.
     """
     files = {layer.ref.name: out_dir / f"{layer.ref.name}.safetensors" for layer in layers}
     tensors, batches = tensors_of(layers, model_dir), _batches(layers)
 
+    def weight(name: str) -> Weight:
+        values, file = quantization.read_tensor(*tensors[name]), sensitivities.get(name)
+        sensitivity = quantization.read_tensor(file, name) if file else None
+        return Weight(name, values, layer_seed(params.seed, name), sensitivity)
+
     def fit(batch: list[SelectedLayer]) -> list[dict[str, Any]]:
         names = [layer.ref.name for layer in batch]
-        weights = [
-            Weight(name, quantization.read_tensor(*tensors[name]), layer_seed(params.seed, name))
-            for name in names
-        ]
+        weights = [weight(name) for name in names]
         settings = batch[0].settings
         return quantization.compress_weights(weights, settings, [files[n] for n in names])
 

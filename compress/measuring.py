@@ -1,8 +1,9 @@
-"""What a size budget buys of the model in a folder, without tasks and stores."""
+"""What is measured of the finetuned model before it is compressed, without tasks and stores: for a
+size budget, and what weights the errors of its layers. Each is kept, and measured once."""
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,9 @@ from compress.allocation.curves import measure
 from compress.allocation.sensitivity import sensitivity
 from compress.allocation.sizes import FileSizes
 from compress.atomic import new_file
+from compress.calibration.measure import measure as measure_sensitivity
+from compress.calibration.sensitivity_file import read_digests
+from compress.codecs.base import codec_class
 from compress.config import Params
 from compress.errors import CheckpointError, InputError
 from compress.loading import load_model, load_tokenizer
@@ -23,7 +27,7 @@ from compress.rows import Rows
 from compress.seeds import layer_seed
 from compress.selection import SelectedLayer, select
 from compress.skeleton import skeleton, tensor_key
-from compress.source_weights import tensor_files
+from compress.source_weights import tensor_files, weight_files
 from compress.verify import file_digest
 
 LOSS = {"temperature", "logits_weight", "hidden_weight"}  # what sensitivities depend on
@@ -65,6 +69,37 @@ def tensors_of(layers: Sequence[SelectedLayer], folder: Path) -> dict[str, tuple
     return found
 
 
+def sensitivity_files(
+    params: Params, layers: Sequence[SelectedLayer], model_dir: Path, data_dir: Path, kept: Path
+) -> dict[str, Path]:
+    """The file with the sensitivity of a layer, by its name, for those that params give one."""
+    config, rows = params.quantize, data_dir / "train.parquet"
+    kinds = {group.name: config.sensitivity_of(group) for group in config.groups}
+    named: dict[str, list[str]] = {}
+    for layer in layers:
+        kind = kinds[layer.group]
+        if kind != "none" and codec_class(layer.settings.method).weighs:
+            named.setdefault(kind, []).append(layer.ref.name)
+    found: dict[str, Path] = {}
+    for wanted, names in named.items():
+        key = _key(params, [rows, *weight_files(model_dir)], layers=names)
+        path = kept / f"{wanted}-{key}.safetensors"
+        if read_digests(path) is None:
+            measure_sensitivity(wanted, model_dir, rows, names, params, path)
+        found |= dict.fromkeys(names, path)
+    return found
+
+
+def _key(params: Params, files: Iterable[Path], **parts: Any) -> str:
+    """Names what is measured with these files, the loss of the recovery, the seed and `parts`."""
+    parts |= {
+        "files": [file_digest(file) for file in files],
+        "loss": params.quantize.finetune.model_dump(include=LOSS),
+        "seed": params.seed,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def _measured(
     params: Params, layers: Sequence[SelectedLayer], folder: Path, rows: Path, kept: Path
 ) -> dict[str, Any]:
@@ -73,15 +108,9 @@ def _measured(
     candidates = {
         x.ref.name: layer_candidates(x.ref.shape, x.settings, config, x.group) for x in layers
     }
-    files = {rows, *(file for file, _ in tensors.values())}
-    inputs = {
-        "files": sorted(file_digest(file) for file in files),
-        "candidates": {n: [s.model_dump(mode="json") for s in c] for n, c in candidates.items()},
-        "loss": config.finetune.model_dump(include=LOSS),
-        "seed": params.seed,
-    }
-    text = json.dumps(inputs, sort_keys=True)
-    path = kept / f"measured-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    choices = {n: [s.model_dump(mode="json") for s in found] for n, found in candidates.items()}
+    key = _key(params, [rows, *weight_files(folder)], candidates=choices)
+    path = kept / f"measured-{key}.json"
     if path.is_file():
         return json.loads(path.read_text(encoding="utf-8"))
 

@@ -82,6 +82,20 @@ def test_a_budget_is_kept_and_measured_once(tmp_path, call, small_params, monkey
     assert call(small_params, "less").bytes < first.bytes
 
 
+def test_a_sensitivity_weights_the_groups_that_ask_for_it(call, small_params, monkeypatch):
+    small_params["quantize"]["finetune"]["max_steps"] = 2
+    plain = call(small_params).reports
+    small_params["quantize"]["groups"][0]["sensitivity"] = "fisher"
+    weighed = call(small_params, "weighed").reports
+    for name, report in plain.items():
+        assert (weighed[name]["weighted_distortion"] is not None) == ("dense" in name)
+        if "dense" in name:
+            assert weighed[name]["relative_distortion"] > report["relative_distortion"]
+    monkeypatch.setattr("compress.measuring.measure_sensitivity", None)  # it is kept
+    small_params["quantize"]["groups"][0]["codebook_size"] = 8
+    call(small_params, "again")
+
+
 def test_layers_that_cannot_be_compressed_so_are_named(call, small_params):
     small_params["quantize"]["groups"][0]["block_size"] = 7
     with pytest.raises(InputError, match=r"intermediate\.dense .*group ffn.*7"):
