@@ -15,9 +15,9 @@ from compress.allocation.curves import measure
 from compress.allocation.sensitivity import sensitivity
 from compress.allocation.sizes import FileSizes
 from compress.atomic import new_file
+from compress.calibration.measure import asked
 from compress.calibration.measure import measure as measure_sensitivity
 from compress.calibration.sensitivity_file import read_digests
-from compress.codecs.base import codec_class
 from compress.config import Params
 from compress.errors import CheckpointError, InputError
 from compress.loading import load_model, load_tokenizer
@@ -73,15 +73,10 @@ def sensitivity_files(
     params: Params, layers: Sequence[SelectedLayer], model_dir: Path, data_dir: Path, kept: Path
 ) -> dict[str, Path]:
     """The file with the sensitivity of a layer, by its name, for those that params give one."""
-    config, rows = params.quantize, data_dir / "train.parquet"
-    kinds = {group.name: config.sensitivity_of(group) for group in config.groups}
-    named: dict[str, list[str]] = {}
-    for layer in layers:
-        kind = kinds[layer.group]
-        if kind != "none" and codec_class(layer.settings.method).weighs:
-            named.setdefault(kind, []).append(layer.ref.name)
+    rows = data_dir / "train.parquet"
     found: dict[str, Path] = {}
-    for wanted, names in named.items():
+    selected = ((layer.ref.name, layer.group, layer.settings) for layer in layers)
+    for wanted, names in asked(params.quantize, selected).items():
         key = _key(params, [rows, *weight_files(model_dir)], layers=names)
         path = kept / f"{wanted}-{key}.safetensors"
         if read_digests(path) is None:

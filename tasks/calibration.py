@@ -39,15 +39,12 @@ def is_asked(params: Params) -> bool:
 def weigh(root: str, groups: Sequence[Sequence[LayerJob]]) -> State[list[list[LayerJob]]]:
     """The jobs with the sensitivities that params.yaml asks for; the state is called Cached where
     all were in the store. Raises CheckpointError where the finetuned model cannot be read."""
-    from compress.codecs.base import codec_class
+    from compress.calibration.measure import asked
 
     check_unchanged(TABLE["quantize"].code)
     workspace, params = opened(root)
-    kinds = {group.name: params.quantize.sensitivity_of(group) for group in params.quantize.groups}
-    named: dict[str, list[str]] = {}
-    for job in (job for jobs in groups for job in jobs):
-        if kinds[job.group] != "none" and codec_class(job.settings.method).weighs:
-            named.setdefault(kinds[job.group], []).append(job.name)
+    layers = ((job.name, job.group, job.settings) for jobs in groups for job in jobs)
+    named = asked(params.quantize, layers)
     store, rows = LayerStore(workspace.layers), workspace.data / "train.parquet"
     found: dict[str, Sensitivity] = {}
     was_there = True

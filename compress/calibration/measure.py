@@ -1,6 +1,6 @@
 """One statistic of all layers of a model, from rows of its training data to a file."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -9,13 +9,27 @@ from torch import Tensor
 from compress.calibration.activations import activations
 from compress.calibration.fisher import fisher
 from compress.calibration.sensitivity_file import write_sensitivities
-from compress.config import Params
+from compress.codecs.base import codec_class
+from compress.config import CodecConfig, Params, QuantizeConfig
 from compress.loading import load_model, load_tokenizer
 from compress.progress import progress_bar
 from compress.rows import Rows, batches
 from compress.selection import compressible
 
 ROWS, BATCH_SIZE = 1024, 16
+
+
+def asked(
+    quantize: QuantizeConfig, layers: Iterable[tuple[str, str, CodecConfig]]
+) -> dict[str, list[str]]:
+    """The kinds that the params ask for, each with the names of its layers; `layers` are (name,
+    group, settings). Those of methods that weight nothing have none."""
+    kinds = {group.name: quantize.sensitivity_of(group) for group in quantize.groups}
+    found: dict[str, list[str]] = {}
+    for name, group, settings in layers:
+        if kinds[group] != "none" and codec_class(settings.method).weighs:
+            found.setdefault(kinds[group], []).append(name)
+    return found
 
 
 def measure(
