@@ -233,6 +233,29 @@ def test_errors_are_weighted_by_what_each_group_says(workspace):
     assert {p.name: p.read_bytes() for p in workspace.compressed.iterdir()} == first
 
 
+def test_as_one_call_without_tasks_it_gives_the_same_bytes(workspace, tmp_path):
+    from compress import ipq
+
+    def change(params):
+        params["quantize"]["budget"] = {"ratio": 2.1}
+        params["quantize"]["groups"][1]["sensitivity"] = "fisher"
+
+    edit(workspace.root, change)
+    quantize(workspace)
+    found = ipq.quantize(
+        load_params(workspace.params_file),
+        teacher_dir=workspace.finetuned,
+        data_dir=workspace.data,
+        out_dir=tmp_path / "out",
+        work_dir=tmp_path / "work",
+    )
+    file = workspace.compressed / "model.safetensors"
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == file.read_bytes()
+    metrics = read_json(workspace.metrics("quantize"))
+    assert found.bytes == metrics["bytes"] == file.stat().st_size
+    assert found.groups[-1]["score"] == metrics["groups"]["attention"]["score"]
+
+
 def test_every_group_may_have_a_method_of_its_own(workspace):
     """Down to the report; a change of one method's settings leaves the layers of the others."""
     import compress  # noqa: F401 (teaches transformers to read it)
