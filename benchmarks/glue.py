@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--tasks", nargs="+", metavar="TASK", help="only these")
-    add("--rows", nargs="+", metavar="ROW", help="only these")
+    add("--rows", nargs="+", metavar="ROW", help="only these (all but those that are `extra`)")
     add("--seeds", type=int, default=3, help="so many, from 0 on (3)")
     add(
         "--data",
@@ -93,11 +93,9 @@ def _wanted(spec: Spec, every: list[Cell], options: argparse.Namespace) -> list[
             raise InputError(
                 f"no {kind} {', '.join(sorted(unknown))}; there are {', '.join(known)}"
             )
-    return [
-        cell
-        for cell in every
-        if cell.task in (options.tasks or [cell.task]) and cell.row in (options.rows or [cell.row])
-    ]
+    rows = options.rows or [row.name for row in spec.rows if not row.extra]
+    tasks = options.tasks or [task.name for task in spec.tasks]
+    return [cell for cell in every if cell.task in tasks and cell.row in rows]
 
 
 def _list(wanted: list[Cell], store: Store) -> int:

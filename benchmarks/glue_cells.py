@@ -30,13 +30,14 @@ class Task(Section):
 
 class Row(Section):
     """A row of the table: a method, as what it sets on top of the row it stands `on`. Ablations
-    are points of one kind in the picture."""
+    are points of one kind in the picture; what is `extra` is measured only where it is named."""
 
     name: str
     label: str = ""
     kind: Literal["uncompressed", "post-training", "ipq"] = "ipq"
     on: str | None = None
     ablation: bool = False
+    extra: bool = False
     set: dict[str, Any] = Field(default={})
 
 
