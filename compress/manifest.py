@@ -1,11 +1,12 @@
 """The explicit list of compressed layers that config.json carries, and building a model from it."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from compress.codecs.base import Codec, codec_class
 from compress.errors import CheckpointError, InputError
@@ -24,7 +25,10 @@ _KINDS = {CompressedConv2d: "conv2d", CompressedEmbedding: "embedding"}
 
 
 class LayerEntry(BaseModel):
-    """One compressed weight: where it is, what it replaces, how it is coded."""
+    """One compressed weight: where it is, what it replaces, how it is compressed.
+
+    coded: bytes of its codes on disk where they are entropy-coded, else they are packed.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -34,6 +38,7 @@ class LayerEntry(BaseModel):
     shape: Annotated[tuple[Size, ...], Field(min_length=2, max_length=4)]
     method: str
     settings: dict[str, Any]
+    coded: Size | None = None
 
     @classmethod
     def of(cls, layer: SelectedLayer) -> "LayerEntry":
@@ -47,6 +52,15 @@ class LayerEntry(BaseModel):
             settings=layer.settings.model_dump(mode="json"),
         )
 
+    def plain(self) -> dict[str, Any]:
+        """JSON values; nothing of coding where the codes are packed, as in format_version 1."""
+        return self.model_dump(mode="json", exclude={"coded"} if self.coded is None else None)
+
+    def stored_size(self) -> int:
+        """Bytes of the layer's tensors on disk. Raises CheckpointError as `empty_codec`."""
+        with torch.device("meta"):
+            return self.empty_codec().stored_size()
+
     def empty_codec(self) -> Codec:
         """The codec, its tensors still to be read. Raises CheckpointError for bad settings."""
         try:
@@ -54,7 +68,10 @@ class LayerEntry(BaseModel):
             settings = cls.Settings(**self.settings)
             if problems := cls.problems(self.shape, settings):
                 raise InputError("; ".join(problems))
-            return cls.empty(self.shape, settings)
+            codec = cls.empty(self.shape, settings)
+            if self.coded is not None:
+                codec.expect_coded(self.coded)
+            return codec
         except ValidationError as error:
             raise CheckpointError(f"config.json, layer {self.name}: {describe(error)}") from None
         except InputError as error:
@@ -75,8 +92,14 @@ def read_entries(raw: Iterable[Any]) -> list[LayerEntry]:
     return entries
 
 
-def list_entries(model: nn.Module) -> list[dict[str, Any]]:
-    """The compressed layers of `model` in plain JSON values, in the order of the model."""
+def list_entries(
+    model: nn.Module, streams: Mapping[str, Tensor] | None = None
+) -> list[dict[str, Any]]:
+    """The compressed layers of `model` in plain JSON values, in the order of the model.
+
+    `streams`: the tensors of codes that are stored coded (compress.stored.coded_tensors).
+    """
+    coded = {name: len(stream) for name, stream in (streams or {}).items()}
     layers = {
         name: module
         for name, module in model.named_modules(remove_duplicate=False)
@@ -94,8 +117,9 @@ def list_entries(model: nn.Module) -> list[dict[str, Any]]:
             shape=codec.shape,
             method=codec.method,
             settings=codec.settings.model_dump(mode="json"),
+            coded=coded.get(f"{name}.codec.codes"),
         )
-    return [entry.model_dump(mode="json") for entry in entries.values()]
+    return [entry.plain() for entry in entries.values()]
 
 
 def install(model: nn.Module, entries: Iterable[LayerEntry], *, strict: bool = True) -> None:

@@ -10,6 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from compress import resources
@@ -30,7 +31,7 @@ from compress.stored import stored_bytes
 @dataclass(frozen=True)
 class LayerPlan:
     """One weight to be compressed; `summary` is its method with the settings that matter, `bytes`
-    are those of its tensors as stored."""
+    are those of its tensors as stored, codes packed."""
 
     name: str
     aliases: tuple[str, ...]
@@ -47,8 +48,9 @@ class LayerPlan:
 class Plan:
     """The whole of it. Sizes in bytes.
 
-    total_bytes is the model.safetensors that will be written (header included), dense_bytes that of
-    the uncompressed model in fp32, rest_bytes what is not in `layers`. memory and seconds are
+    total_bytes is the model.safetensors that will be written (header included) with packed codes:
+    entropy coding makes it smaller. dense_bytes is that of the uncompressed model in fp32,
+    rest_bytes what is not in `layers`. memory and seconds are
     estimates by stage (compress.estimates says how), None where the number of rows is not known;
     disk is what a run may need for a while. problems forbid the run, notes do not.
     """
@@ -117,7 +119,8 @@ def make_plan(
             limit = limit_of(params.quantize.budget, dense_bytes)
             problems += filter(None, [budget_problem(limit, *ends)])
     layers = [layer for layer in layers if not layer.problems()]
-    install(model, [LayerEntry.of(layer) for layer in layers])
+    with torch.device("meta"):
+        install(model, [LayerEntry.of(layer) for layer in layers])
     total_bytes = stored_bytes(model, params.quantize.rest)
     planned = tuple(_plan_layer(layer) for layer in layers)
 

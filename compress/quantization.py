@@ -21,7 +21,8 @@ from compress.evaluation import evaluate_model
 from compress.fitting import Weight, fit_weights
 from compress.latent import latent_weights
 from compress.layer_file import read_layer, write_layer
-from compress.loading import load_model, load_tokenizer
+from compress.loading import load_model, load_tokenizer, read_config
+from compress.manifest import read_entries
 from compress.replacement import replace
 from compress.rows import Rows
 from compress.selection import compressible
@@ -154,6 +155,15 @@ def parameter_groups(model: nn.Module, recovery: RecoveryConfig) -> list[dict[st
         {"params": matrices, "lr": recovery.learning_rate, "weight_decay": decay},
         {"params": vectors, "lr": recovery.learning_rate, "weight_decay": 0.0},
     ]
+
+
+def layer_sizes(folder: Path) -> dict[str, int]:
+    """Bytes on disk of every compressed layer of the model in `folder`, by name.
+
+    Raises CheckpointError where its config.json does not say.
+    """
+    config = read_config(folder).get("quantization_config") or {}
+    return {entry.name: entry.stored_size() for entry in read_entries(config.get("layers", []))}
 
 
 def finalize(params: Params, student_dir: Path, out_dir: Path, card: str | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from compress.errors import CheckpointError, InputError
 
 METHOD = "shrinkflow"
-FORMAT_VERSION = 1
+PLAIN, CODED = 1, 2  # versions of the format: all codes are packed, some are entropy-coded
 
 
 @register_quantization_config(METHOD)
@@ -22,22 +22,23 @@ class ShrinkflowConfig(QuantizationConfigMixin):
 
     layers: one entry a compressed weight (compress.manifest.LayerEntry); rest: precision of all
     else on disk; sha256: {file name: digest}, written by `save_compressed`, empty after a plain
-    `save_pretrained`. Raises CheckpointError for a newer format or unknown keys.
+    `save_pretrained`; format_version: the first whose readers can read these layers. Raises
+    CheckpointError for a newer format or unknown keys.
     """
 
     def __init__(
         self,
         layers: list[dict[str, Any]] | None = None,
         rest: str = "float16",
-        format_version: int = FORMAT_VERSION,
+        format_version: int | None = None,
         sha256: dict[str, str] | None = None,
         quant_method: str = METHOD,
         **unknown: Any,
     ):
-        if format_version != FORMAT_VERSION:
+        if format_version not in (None, PLAIN, CODED):
             raise CheckpointError(
-                f"config.json: format_version {format_version} is not {FORMAT_VERSION}, "
-                "the one this version of Shrinkflow reads; update the package"
+                f"config.json: format_version {format_version} is not {PLAIN} or {CODED}, "
+                "the ones this version of Shrinkflow reads; update the package"
             )
         if unknown:
             raise CheckpointError(f"config.json: unknown keys {', '.join(sorted(unknown))}")
@@ -48,8 +49,9 @@ class ShrinkflowConfig(QuantizationConfigMixin):
         if not isinstance(sha256, dict | None):
             raise CheckpointError("config.json: `sha256` is no object of file names and digests")
         self.quant_method: Any = quant_method
-        self.format_version = format_version
         self.layers = layers or []
+        coded = any(isinstance(layer, dict) and "coded" in layer for layer in self.layers)
+        self.format_version = format_version or (CODED if coded else PLAIN)
         self.rest = rest
         self.sha256 = sha256 or {}
 
@@ -72,6 +74,8 @@ class ShrinkflowQuantizer(HfQuantizer):
 
         entries = read_entries(self.quantization_config.layers)
         files = kwargs.get("checkpoint_files") or []
+        if not files:  # a state dict was handed in, of a model in memory: its codes are packed
+            entries = [entry.model_copy(update={"coded": None}) for entry in entries]
         check_digests(files, self.quantization_config.sha256)
         check_headers(files, entries)
         saved_as = getattr(model.config, "architectures", None) or []
@@ -88,12 +92,12 @@ class ShrinkflowQuantizer(HfQuantizer):
         The config is brought up to date first, as layers may have been added since it was loaded.
         """
         from compress.manifest import list_entries
-        from compress.stored import stored_state
+        from compress.stored import coded_tensors, stored_state
 
-        rest = self.quantization_config.rest
-        self.quantization_config = ShrinkflowConfig(list_entries(model), rest)
+        rest, streams = self.quantization_config.rest, coded_tensors(model)
+        self.quantization_config = ShrinkflowConfig(list_entries(model, streams), rest)
         model.config.quantization_config = self.quantization_config
-        return stored_state(model, rest), {}
+        return stored_state(model, rest, streams), {}
 
     def is_serializable(self) -> bool:
         return True

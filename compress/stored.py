@@ -36,6 +36,16 @@ def codec_tensors(model: nn.Module) -> set[str]:
     }
 
 
+def coded_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """{name in the state dict: coded codes} of the layers whose codes are stored entropy-coded.
+
+    On the meta device those that are offloaded so.
+    """
+    codecs = {name: module for name, module in model.named_modules() if isinstance(module, Codec)}
+    coded = {f"{name}.codes": codec.coded_codes() for name, codec in codecs.items()}
+    return {name: stream for name, stream in coded.items() if stream is not None}
+
+
 def round_stored(model: nn.Module, rest: str) -> None:
     """Rounds in place the floats that are stored as fp16: codecs, and the rest if "float16"."""
     codecs = codec_tensors(model)
@@ -44,8 +54,10 @@ def round_stored(model: nn.Module, rest: str) -> None:
             round_to_half(tensor)
 
 
-def stored_state(model: nn.Module, rest: str) -> dict[str, Tensor]:
+def stored_state(model: nn.Module, rest: str, streams: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict in the precision it is stored in; nothing in it loses a bit.
+
+    `streams` (of `coded_tensors`) take the place of the codes.
 
     What `round_stored` would round is fp16 where it already holds fp16 values, else (after
     training, in a Trainer's checkpoint) it keeps its own precision. Tied tensors stay the same
@@ -54,7 +66,7 @@ def stored_state(model: nn.Module, rest: str) -> dict[str, Tensor]:
     codecs = codec_tensors(model)
     made: dict[tuple[int, torch.Size], Tensor] = {}
     state = {}
-    for name, tensor in model.state_dict().items():
+    for name, tensor in {**model.state_dict(), **streams}.items():
         if tensor.is_meta or not (rest == "float16" or name in codecs):
             state[name] = tensor
             continue
@@ -66,11 +78,15 @@ def stored_state(model: nn.Module, rest: str) -> dict[str, Tensor]:
 
 
 def stored_bytes(model: nn.Module, rest: str) -> int:
-    """Size of the model.safetensors that `save_compressed` writes; works on the meta device.
+    """Size of the model.safetensors that `save_compressed` writes.
 
-    Exact, but for tensors with values beyond fp16, which are counted as fp16 and stored as fp32.
+    Exact, but for tensors with values beyond fp16, which are counted as fp16 and stored as fp32. On
+    the meta device, where there are no codes, the most it can be: that of packed codes.
     """
-    return safetensors_bytes(stored_layout(model, rest))
+    layout = dict(stored_layout(model, rest))
+    for name, stream in coded_tensors(model).items():
+        layout[name] = (stream.dtype, tuple(stream.shape))
+    return safetensors_bytes(layout)
 
 
 def stored_layout(model: nn.Module, rest: str) -> Layout:

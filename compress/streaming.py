@@ -178,7 +178,7 @@ def _copy_files(source: Path, folder: Path) -> None:
 
 
 def _write_config(plan: StreamPlan, folder: Path, shards: list[Shard]) -> None:
-    entries = [LayerEntry.of(job.layer).model_dump(mode="json") for job in plan.layers]
+    entries = [LayerEntry.of(job.layer).plain() for job in plan.layers]
     digests = {shard.name: file_digest(folder / shard.name) for shard in shards}
     quantization = ShrinkflowConfig(entries, plan.precision, sha256=digests)
     config = plan.config | {"quantization_config": quantization.to_dict()}

@@ -101,18 +101,23 @@ def check_layers(files: Mapping[str, Path], entries: Iterable[LayerEntry]) -> No
                 state[name] = file.get_tensor(key)
         codec.load_state_dict(state)
         try:
+            codec.expand()
             codec.check()
         except InputError as error:
             raise CheckpointError(f"compressed layer {entry.name} is damaged: {error}") from None
 
 
 def check_codecs(model: nn.Module) -> None:
-    """Every compressed layer's tensors must be usable: finite, codes within the codebook."""
+    """Every compressed layer's tensors must be usable: finite, codes within the codebook.
+
+    Afterwards they are as they are used: coded codes are packed.
+    """
     for name, module in model.named_modules():
         if isinstance(module, CompressedLayer) and not module.tied:
             if any(tensor.is_meta for tensor in module.codec.state_dict().values()):
                 continue  # offloaded, not read yet
             try:
+                module.codec.expand()
                 module.codec.check()
             except InputError as error:
                 raise CheckpointError(f"compressed layer {name} is damaged: {error}") from None

@@ -144,7 +144,8 @@ def show_plan(plan: "Plan") -> None:
     for name, text in (
         (
             "size",
-            f"{size(plan.dense_bytes)} -> {size(plan.total_bytes)}, {plan.ratio:.1f}x smaller",
+            f"{size(plan.dense_bytes)} -> {size(plan.total_bytes)} at most, "
+            f"{plan.ratio:.1f}x smaller",
         ),
         ("compressed layers", f"{len(plan.layers)}, {plan.bits_per_weight:.2f} bits per weight"),
         ("peak memory, about", f"{size(plan.peak_memory)} ({greedy})"),
@@ -162,7 +163,7 @@ def show_budget(bought: "BudgetPlan") -> None:
     found = bought.allocation
     grid = Table.grid(padding=(0, 2))
     for name, text in (
-        ("budget", f"{found.limit:,} bytes; the file will have {found.bytes:,}"),
+        ("budget", f"{found.limit:,} bytes; the file will have at most {found.bytes:,}"),
         ("optimality", f"at most {100 * found.gap:.2f} % of the predicted damage is avoidable"),
         ("damage weighed by", bought.weighed),
         ("picture", str(bought.page)),

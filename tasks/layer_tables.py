@@ -10,13 +10,15 @@ if TYPE_CHECKING:
 COUNTS = ("empty_initial", "empty_total", "resolution_rounds", "dead")
 
 
-def layer_row(job: "LayerJob", report: Mapping[str, Any]) -> dict[str, Any]:
+def layer_row(job: "LayerJob", report: Mapping[str, Any], stored: int) -> dict[str, Any]:
     """One row of layers.csv: what the layer is, its settings, its key in the layer store, and every
-    number of its report.
+    number of its report; its bytes are those on disk, `stored`.
 
     Sorted: the report of a layer that was found in the store has its names in another order than
     that of one that has just been made, and the table must not tell.
     """
+    weights = math.prod(job.shape)
+    report = {**report, "bytes": stored, "bits_per_weight": 8 * stored / weights}
     numbers = {k: v for k, v in sorted(report.items()) if not isinstance(v, list) and v is not None}
     usage = report.get("usage")
     return {
@@ -27,7 +29,7 @@ def layer_row(job: "LayerJob", report: Mapping[str, Any]) -> dict[str, Any]:
         "shape": "x".join(str(size) for size in job.shape),
         "block_size": getattr(job.settings, "block_size", None),
         "codebook_size": getattr(job.settings, "codebook_size", None),
-        "weights": math.prod(job.shape),
+        "weights": weights,
         **numbers,
         **({"perplexity": perplexity(usage)} if usage else {}),
     }

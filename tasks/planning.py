@@ -93,9 +93,8 @@ def inspect_folder(folder: Path) -> dict[str, Any]:
     check_layers(tensors, entries)
     rows = []
     for entry in entries:
-        codec = codec_class(entry.method)
-        settings = codec.Settings(**entry.settings)
-        size = codec.tensor_bytes(entry.shape, settings)
+        settings = codec_class(entry.method).Settings(**entry.settings)
+        size = entry.stored_size()
         rows.append(
             {
                 "name": entry.name,

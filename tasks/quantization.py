@@ -138,7 +138,11 @@ def finish(
     from compress import quantization
 
     workspace, params = opened(root)
-    rows = [layer_row(job, reports[job.name]) for job in jobs]
+    sizes = quantization.layer_sizes(Path(student))
+    rows = [
+        layer_row(job, reports[job.name], sizes.get(job.name, reports[job.name]["bytes"]))
+        for job in jobs
+    ]
     table = [_group_row(facts, rows, teacher["bytes"]) for facts in groups]
     metrics = totals(rows) | {
         "metric": params.data.metric,

@@ -165,9 +165,13 @@ class Codec(nn.Module):
 
     @classmethod
     def tensor_bytes(cls, shape: Sequence[int], settings: Any) -> int:
-        """Bytes of all tensors as stored: floats fp16, the rest as it is in memory."""
+        """Bytes of all tensors as stored: floats fp16, the rest as it is in memory; no more."""
         with torch.device("meta"):
-            tensors = cls.empty(shape, settings).state_dict().values()
+            return cls.empty(shape, settings).stored_size()
+
+    def stored_size(self) -> int:
+        """The same of this codec's own tensors."""
+        tensors = self.state_dict().values()
         return sum(t.numel() * (2 if t.is_floating_point() else t.element_size()) for t in tensors)
 
     @classmethod
@@ -228,6 +232,19 @@ class Codec(nn.Module):
             weighted_distortion=errors.weighted,
         )  # fmt: skip
 
+    def coded_codes(self) -> Tensor | None:
+        """What a model's file holds in place of the tensor `codes`: uint8, fewer bytes; None where
+        that does not save enough."""
+        return None
+
+    def expect_coded(self, size: int) -> None:
+        """Makes room in `codes` for `size` such bytes. InputError where they cannot be so many."""
+        raise InputError(f"`{self.method}` has no codes that could be coded")
+
+    def expand(self) -> None:
+        """Puts `codes` that have been read so into the form used in memory. Raises InputError where
+        they are damaged."""
+
     def check(self) -> None:
         """Raises InputError when the tensors, read from a file, cannot be a weight."""
         for name, tensor in self.state_dict().items():
@@ -265,8 +282,9 @@ def register(method: str) -> Callable[[T], T]:
 def methods() -> dict[str, type[Codec]]:
     """Every method there is: the modules of this package are imported, each enters itself."""
     package = importlib.import_module("compress.codecs")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"compress.codecs.{module.name}")
+    with torch.device("cpu"):  # a caller may be on the meta device, their constants must not be
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"compress.codecs.{module.name}")
     return dict(sorted(_CODECS.items()))
 
 

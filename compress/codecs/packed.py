@@ -8,14 +8,17 @@ from torch import Tensor
 
 from compress.codecs.base import Codec
 from compress.config import CodecConfig
+from compress.entropy import LEAST, decode, encode_if_smaller
 from compress.errors import InputError
 from compress.packing import bits_for, pack, packed_size, unpack
 
 
 class PackedCodec(Codec):
-    """`count` codes in [0, size), stored as uint8 (ceil(count * bits / 8),) in the buffer `codes`.
+    """`count` codes in [0, size), packed as uint8 (ceil(count * bits / 8),) in the buffer `codes`.
 
-    Unpacked they are made at the first use after (re)loading and never stored.
+    A model's file holds fewer bytes where entropy coding saves enough: `coded_codes` makes them,
+    `expect_coded` makes room for them, `expand` packs what was read. Unpacked codes are made at the
+    first use after (re)loading and never stored.
     """
 
     codes: Tensor
@@ -25,8 +28,9 @@ class PackedCodec(Codec):
     def __init__(self, shape: Sequence[int], settings: CodecConfig, *, count: int, size: int):
         super().__init__(shape, settings)
         self.count, self.size, self.bits = count, size, bits_for(size)
-        packed = torch.zeros(packed_size(count, self.bits), dtype=torch.uint8)
-        self.register_buffer("codes", packed)
+        self._rows = shape[0] if count % shape[0] == 0 else 1  # of codes that belong together
+        self.packed_bytes = packed_size(count, self.bits)
+        self.register_buffer("codes", torch.zeros(self.packed_bytes, dtype=torch.uint8))
         self.register_buffer("indices", None, persistent=False)
 
     def put_codes(self, codes: Tensor) -> None:
@@ -34,11 +38,38 @@ class PackedCodec(Codec):
         self.codes.copy_(pack(codes, self.bits))
         self.indices = None
 
+    def is_coded(self) -> bool:
+        """Whether `codes` is entropy-coded, as just read from a file, or offloaded to it."""
+        return len(self.codes) < self.packed_bytes
+
+    def coded_codes(self) -> Tensor | None:
+        if self.codes.is_meta:
+            return self.codes if self.is_coded() else None
+        return encode_if_smaller(self._indices().view(self._rows, -1), self.size)
+
+    def expect_coded(self, size: int) -> None:
+        if not self.packed_bytes // LEAST <= size < self.packed_bytes:
+            raise InputError(
+                f"{self.count} codes of {self.bits} bits are not coded in {size} bytes"
+            )
+        self.codes = self.codes.new_zeros(size)
+
+    def expand(self) -> None:
+        if self.is_coded():
+            self.codes = pack(self._indices(), self.bits)
+
+    def _decoded(self, stream: Tensor) -> Tensor:
+        return decode(stream, self.size, self._rows, self.count // self._rows).flatten()
+
     def _indices(self) -> Tensor:
         """The codes (count,), of the dtype `unpacked`."""
         if self.indices is None:
             with torch.inference_mode(False):  # what was evaluated may be trained afterwards
-                self.indices = unpack(self.codes, self.bits, self.count).to(self.unpacked)
+                if self.is_coded():
+                    codes = self._decoded(self.codes)
+                else:
+                    codes = unpack(self.codes, self.bits, self.count)
+                self.indices = codes.to(self.unpacked)
         return self.indices
 
     def check(self) -> None:
@@ -46,6 +77,12 @@ class PackedCodec(Codec):
         if self.count and (highest := int(self._indices().max())) >= self.size:
             raise InputError(f"code {highest} points past the {self.size} centroids")
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        name = f"{prefix}codes"
+        given = state_dict.get(name)
+        if given is not None and given.numel() < len(self.codes):
+            state_dict[name] = pack(self._decoded(given), self.bits)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self.indices = None  # it belongs to the codes of before

@@ -140,7 +140,7 @@ def test_codes_are_packed_and_floats_are_fp16(tmp_path):
     from safetensors.torch import load_file
 
     model, _ = make("bert")
-    compress(model, codebook_size=10)
+    compress(model)
     save_compressed(model, tmp_path / "m")
     for name, tensor in load_file(tmp_path / "m/model.safetensors").items():
         if name.endswith(".codes"):

@@ -77,7 +77,11 @@ def kill_when(folder: Path, ready: Callable[[], bool]) -> None:
 def stamps(folder: Path, pattern: str) -> dict[str, int]:
     """Files by the moment of their last change."""
     found = {}
-    for path in folder.glob(pattern):
+    try:
+        paths = list(folder.glob(pattern))
+    except FileNotFoundError:  # a folder went while it was looked through
+        return stamps(folder, pattern)
+    for path in paths:
         try:
             found[str(path.relative_to(folder))] = path.stat().st_mtime_ns
         except FileNotFoundError:

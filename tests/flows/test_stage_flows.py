@@ -165,15 +165,17 @@ def test_a_budget_is_kept_and_what_was_measured_is_not_measured_again(workspace)
     first = path.read_bytes()
     facts = read_json(workspace.metrics("quantize"))
     dense = facts["bytes_uncompressed"]
-    assert len(first) == facts["bytes"] == facts["budget"]["bytes"] <= dense / 2.1
+    assert len(first) == facts["bytes"] <= facts["budget"]["bytes"] <= dense / 2.1
     assert facts["budget"]["limit"] == int(dense / 2.1)
     with workspace.plot("allocation").open(newline="") as file:
         chosen = {row["name"]: row for row in csv.DictReader(file)}
     with workspace.plot("layers").open(newline="") as file:
         made = {row["name"]: row for row in csv.DictReader(file)}
     assert chosen.keys() == made.keys()
+    saved = sum(int(row["bytes"]) - int(made[name]["bytes"]) for name, row in chosen.items())
+    assert abs(facts["budget"]["bytes"] - facts["bytes"] - saved) < 100  # in the header
     for name, row in chosen.items():
-        assert row["bytes"] == made[name]["bytes"]
+        assert int(made[name]["bytes"]) <= int(row["bytes"])  # some codes are entropy-coded
         assert row["settings"].startswith(made[name]["method"])
         assert float(row["predicted_damage"]) > 0
 

@@ -161,6 +161,15 @@ def codes_outside(draw: random.Random, content: bytes) -> bytes:
     return join(header, data[:start] + b"\xff" * (end - start) + data[end:])
 
 
+def coded_anew(draw: random.Random, content: bytes) -> bytes:
+    """Somewhere in the codes of a layer, packed or entropy-coded, are other bytes."""
+    header, data = split(content)
+    start, end = header[draw.choice([n for n in header if n.endswith(".codes")])]["data_offsets"]
+    at = start + draw.randrange(min(end - start, draw.choice([4, 16, 10**9])))
+    size = draw.randrange(1, 1 + min(16, end - at))
+    return join(header, data[:at] + draw.randbytes(size) + data[at + size :])
+
+
 def not_finite(draw: random.Random, content: bytes) -> bytes:
     header, data = split(content)
     name = draw.choice([n for n in header if n.endswith(".codebook")])
@@ -171,7 +180,7 @@ def not_finite(draw: random.Random, content: bytes) -> bytes:
 
 WEIGHTS: tuple[Callable[[random.Random, bytes], bytes], ...] = (
     flip_bits, flip_bits, cut, extend, wrong_length, wrong_header, wrong_header, twice, swapped,
-    codes_outside, not_finite,
+    codes_outside, coded_anew, not_finite,
 )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """1,000 damaged checkpoints: each is refused with one of our errors, or read to the last bit."""
 
+import json
 import random
 import shutil
 import time
@@ -18,7 +19,8 @@ SECONDS = 10.0  # of one case; an undamaged folder takes 0.03
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny compressed classifier; its embeddings stay as they are, 3 centroids take 2 bits."""
+    """A tiny compressed classifier; its embeddings stay as they are. 3 centroids take 2 bits, or
+    1.6 where they are entropy-coded: in the two larger layers."""
     from transformers import AutoModelForSequenceClassification, BertConfig
 
     from compress.checkpoint import save_compressed
@@ -28,7 +30,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from compress.selection import compressible
 
     torch.manual_seed(0)
-    sizes = {"vocab_size": 24, "hidden_size": 8, "intermediate_size": 16}
+    sizes = {"vocab_size": 24, "hidden_size": 8, "intermediate_size": 256}
     config = BertConfig(
         **sizes, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=8
     )
@@ -38,7 +40,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if "encoder" in ref.name:
             codec, _ = codec_class("product").fit(model.get_parameter(ref.tensor), settings)
             replace(model, ref, codec)
-    return save_compressed(model, tmp_path_factory.mktemp("whole") / "model")
+    folder = save_compressed(model, tmp_path_factory.mktemp("whole") / "model")
+    config = json.loads((folder / "config.json").read_text())["quantization_config"]
+    assert sum("coded" in layer for layer in config["layers"]) == 2
+    return folder
 
 
 def refused(call, *args):

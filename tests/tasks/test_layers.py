@@ -46,5 +46,7 @@ def test_the_table_does_not_tell_whether_a_layer_was_found_or_made():
 
     made = {"relative_distortion": 0.1, "bytes": 96, "dead": 0, "usage": [3, 1]}
     found = dict(sorted(made.items()))
-    rows = [layer_row(JOBS[0], report) for report in (made, found)]
+    rows = [layer_row(JOBS[0], report, 90) for report in (made, found)]
     assert list(rows[0].items()) == list(rows[1].items())
+    assert rows[0]["bytes"] == 90  # on disk
+    assert rows[0]["bits_per_weight"] == 90 * 8 / 768**2

@@ -1,6 +1,8 @@
 """What holds for every method there is: size, rows, gradients, files, whole models."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -201,3 +203,15 @@ def test_a_weight_of_zeros_stays_zero(method, settings):
     codec, report = cls.fit(torch.zeros(24, 16), codec_config(method, settings))
     assert not codec.decode().any()
     assert report.relative_distortion == 0
+
+
+def test_a_method_first_met_on_the_meta_device_works():
+    """Its file is imported then and there, with whatever tensors it keeps."""
+    program = """
+import torch
+from compress.codecs.base import codec_class
+with torch.device("meta"):
+    uniform = codec_class("uniform")
+uniform.fit(torch.randn(4, 8), uniform.Settings(bits=4))
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
