@@ -117,6 +117,7 @@ class Cell:
         if self.kind == "uncompressed":
             return digest({"teacher": self.teacher_key})
         kept = {name: value for name, value in self.raw.items() if name not in BESIDE}
+        kept["quantize"] = {n: v for n, v in kept["quantize"].items() if n != "workers"}
         return digest({"kind": self.kind, "params": kept})
 
     @property

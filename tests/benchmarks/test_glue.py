@@ -181,6 +181,11 @@ def test_rows_share_the_teacher_that_is_trained_alike(real):
     assert len({real[task, "pg", 0].data_key for task in ("sst2", "cola", "rte")}) == 3
 
 
+def test_what_changes_no_result_is_in_no_key(real):
+    others = cells(read_spec(), 1, ["quantize.workers=7", "gate.max_drop=1"])
+    assert {cell.key for cell in others} < {cell.key for cell in real.values()}
+
+
 def test_the_baseline_is_fairseqs_rule(real):
     settings = real["sst2", "ipq-noise", 0].params.quantize
     for group, block in zip(settings.groups, (8, 8, 4), strict=True):
