@@ -103,7 +103,7 @@ class Cell:
             noise = {}
         elif not quiet:
             noise |= params.noise_settings().model_dump()
-            noise["layers"] = [group.layers for group in params.quantize.groups]
+            noise["layers"] = sorted({p for group in params.quantize.groups for p in group.layers})
         parts = {"data": self.data_key, "finetune": self.raw["finetune"], "noise": noise}
         return digest(
             parts

@@ -200,6 +200,16 @@ class QuantizeConfig(Section):
         return group.sensitivity or self.sensitivity
 
     @model_validator(mode="after")
+    def _codes_have_one_judge(self) -> Self:
+        weighed = any(self.sensitivity_of(group) != "none" for group in self.groups)
+        if self.finetune.reassign_steps and weighed:
+            raise ValueError(
+                "re-assignment takes the nearest centroid, whatever the sensitivity; give either "
+                "`finetune.reassign_steps` or `sensitivity`"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _settings_of_the_methods(self) -> Self:
         own = codec_config(self.method, self.method_settings)
         self.method_settings.update(own.model_dump(exclude={"method"}))

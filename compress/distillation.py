@@ -25,9 +25,9 @@ class DistillationTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        # Dropout regularizes; where each target is another network's output it is only noise.
-        model.eval()
         config = self._recovery
+        if config.logits_weight > 0 or config.hidden_weight > 0:
+            model.eval()  # dropout is only noise where the targets are another network's outputs
         hidden = config.hidden_weight > 0
         outputs = model(**inputs, output_hidden_states=hidden)
         with torch.no_grad():

@@ -29,6 +29,17 @@ def test_group_overrides_section(tmp_path, small_params):
     assert ffn.codebook_size == embeddings.codebook_size == 16
 
 
+def test_codes_are_not_re_assigned_without_the_sensitivity_they_were_chosen_by(
+    tmp_path, small_params
+):
+    path = write(tmp_path, small_params)
+    both = ["quantize.finetune.reassign_steps=5", "quantize.groups.ffn.sensitivity=fisher"]
+    for one in both:
+        load_params(path, [one])
+    with pytest.raises(InputError, match="reassign_steps"):
+        load_params(path, both)
+
+
 @pytest.mark.parametrize(
     ("override", "read", "value"),
     [
