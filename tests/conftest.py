@@ -16,7 +16,6 @@ os.environ |= {
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
     "MPLBACKEND": "agg",
-    "PYTHONDONTWRITEBYTECODE": "1",
 }
 os.environ.pop("MLFLOW_TRACKING_URI", None)  # the store of whoever runs the tests
 assert tasks
