@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PARAMS ?= params.yaml
 ARGS ?=
-WORKERS ?= 2
+WORKERS ?= 3
 
 # Tests and checks must pass without a network, an account or telemetry.
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 DO_NOT_TRACK=1 \
@@ -20,7 +20,7 @@ run: $(STAMP)
 plan: $(STAMP)
 	@$(BIN)/shrinkflow plan --params $(PARAMS) $(ARGS)
 
-# Two tests at a time, one thread each: many of them wait for servers of their own.
+# Three tests at a time, one thread each: many of them wait for servers of their own.
 test: $(STAMP)
 	@$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 

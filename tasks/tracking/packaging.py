@@ -100,8 +100,9 @@ def log_model(client: MlflowClient, workspace: Workspace, params: Params, run: s
         source_run_id=run,
         model_type="text-classification",
     )
-    path = list(sys.path)
+    path, silent = list(sys.path), sys.dont_write_bytecode
     try:
+        sys.dont_write_bytecode = True  # MLflow tries the very code that it then keeps
         Model.log(
             artifact_path=None,
             flavor=mlflow.pyfunc,
@@ -116,9 +117,8 @@ def log_model(client: MlflowClient, workspace: Workspace, params: Params, run: s
             pip_requirements=requirements(),
         )
     finally:
-        sys.path[:] = (
-            path  # MLflow tries the example and leaves its temporary copy of the code there
-        )
+        sys.dont_write_bytecode = silent
+        sys.path[:] = path  # where MLflow leaves its temporary copy of the code
     return client.get_logged_model(model.model_id)
 
 
@@ -131,7 +131,7 @@ def load_back(workspace: Workspace, params: Params, uri: str) -> None:
     expected = predict(workspace, params, input_example(workspace, params)).to_dict("records")
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "predictions.json"
-        command = [sys.executable, "-P", str(HERE / "load_back.py"), uri, str(output)]
+        command = [sys.executable, "-P", "-B", str(HERE / "load_back.py"), uri, str(output)]
         env = os.environ | {VARIABLE: store_uri(workspace, params)}
         try:
             done = subprocess.run(

@@ -89,6 +89,13 @@ def test_registration_without_flow_logs_every_stage(project, first):
     assert "version 1" in project.workspace.report.read_text()
 
 
+def test_version_carries_the_code_that_reads_it_and_no_pickle(project, first):
+    files = {f.name: f for f in project.workspace.mlflow.rglob("*") if f.is_file()}
+    assert files["quantizer.py"].parent.parts[-2:] == ("code", "compress")
+    assert "classifier.py" in files
+    assert not [name for name in files if name.endswith((".pkl", ".pickle", ".pyc"))]
+
+
 def test_version_predicts_as_the_folder_does(project, first):
     with connected(project.workspace, project.params):
         model = mlflow.pyfunc.load_model("models:/tiny@champion")
@@ -101,13 +108,6 @@ def test_version_predicts_as_the_folder_does(project, first):
         assert scores == pytest.approx(right, abs=1e-5)
     with pytest.raises(MlflowException, match="text"):
         model.predict(pd.DataFrame({"review": ["the film is great"]}))
-
-
-def test_version_carries_the_code_that_reads_it_and_no_pickle(project, first):
-    files = {f.name: f for f in project.workspace.mlflow.rglob("*") if f.is_file()}
-    assert files["quantizer.py"].parent.parts[-2:] == ("code", "compress")
-    assert "classifier.py" in files
-    assert not [name for name in files if name.endswith((".pkl", ".pickle", ".pyc"))]
 
 
 def test_logged_model_has_the_scores(project, first):
