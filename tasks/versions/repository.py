@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from compress.errors import ShrinkflowError
+from tasks.versions.lock_file import mend
 from tasks.versions.remote import reason
 from tasks.versions.stage_versions import Versions
 from tasks.workspace import Workspace
@@ -23,6 +24,7 @@ def open_versions(workspace: Workspace) -> Iterator[Versions]:
             _init(workspace.home)
         # Somebody's `dvc status` may take a while: hours of work must not end over its lock.
         with Repo(str(workspace.project), _wait_for_lock=True) as repo:
+            mend(workspace, repo)
             yield Versions(workspace, repo)
     except DvcException as error:
         raise ShrinkflowError(f"DVC: {reason(error)}") from error

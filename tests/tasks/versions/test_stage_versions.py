@@ -6,7 +6,7 @@ import subprocess
 import pytest
 import yaml
 
-from compress.errors import ShrinkflowError
+from compress.errors import InputError, ShrinkflowError
 from compress.params_yaml import load_params
 from tasks import source
 from tasks.params_file import set_up
@@ -152,3 +152,30 @@ def test_a_comment_in_the_code_is_no_change_and_a_statement_is(repository):
 def test_params_of_a_copy_are_complete(tmp_path):
     workspace = make(tmp_path)
     assert "seed" in yaml.safe_load(workspace.params_file.read_text())
+
+
+@pytest.mark.parametrize("share", [0, 0.3, 0.6, 0.9])
+def test_a_lock_file_cut_short_is_made_whole_from_the_cache(tmp_path, caplog, share):
+    workspace = make(tmp_path)
+    record_all(workspace)
+    lock = workspace.dvc_file.with_suffix(".lock")
+    whole = lock.read_bytes()
+    lock.write_bytes(whole[: int(len(whole) * share)])
+    params = load_params(workspace.params_file)
+    with open_versions(workspace) as versions:
+        for stage in STAGES:
+            if versions.changes(stage):
+                assert versions.restore(stage)
+                versions.record(stage, params)
+    assert yaml.safe_load(lock.read_text()) == yaml.safe_load(whole)
+    assert "cut short" in caplog.text or share > 0  # a part may be read as whole stages
+
+
+def test_a_lock_file_with_a_conflict_is_left_to_its_user(workspace):
+    record_all(workspace)
+    lock = workspace.dvc_file.with_suffix(".lock")
+    lock.write_text("<<<<<<< HEAD\n" + lock.read_text() + "=======\n>>>>>>> other\n")
+    text = lock.read_text()
+    with pytest.raises(InputError, match="merge conflict"), open_versions(workspace):
+        pass
+    assert lock.read_text() == text
