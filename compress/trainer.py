@@ -26,6 +26,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
 
 from compress.atomic import new_file
@@ -120,13 +121,28 @@ def train(
         trainer.remove_callback(PrinterCallback)
         with settings.main_process_first():  # the others find what it leaves
             newest = last_checkpoint(work_dir)
-        result = trainer.train(resume_from_checkpoint=newest)
+        if newest is None or not _take_over(trainer, newest):
+            trainer.train(resume_from_checkpoint=newest)
     curve = [
         {"step": entry["step"], **{k: entry[k] for k in LOGGED if k in entry}}
         for entry in trainer.state.log_history
         if "loss" in entry
     ]
-    return Trained(steps=result.global_step, loss=curve[-1]["loss"] if curve else 0.0, curve=curve)
+    loss = curve[-1]["loss"] if curve else 0.0
+    return Trained(steps=trainer.state.global_step, loss=loss, curve=curve)
+
+
+def _take_over(trainer: Trainer, checkpoint: str) -> bool:
+    """Takes weights and history of a checkpoint after the last step; False for an earlier one.
+
+    Resumed from it, a Trainer would take a step more before it looks at the number of them.
+    """
+    state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+    if state.global_step < state.max_steps:
+        return False
+    trainer._load_from_checkpoint(checkpoint)
+    trainer.state = state
+    return True
 
 
 def arguments(

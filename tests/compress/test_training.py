@@ -91,6 +91,21 @@ def test_resumed_run_ends_with_the_same_bytes(tmp_path, prepared, monkeypatch, f
     assert weights(resumed) == weights(whole)
 
 
+def test_a_finished_training_is_taken_as_it_is(tmp_path, prepared, monkeypatch):
+    """Killed between the last checkpoint and the writing of the model: not a step is taken."""
+    from compress import trainer
+
+    params = prepared(finetune={"max_steps": 6, "checkpoint_steps": 2})
+    whole = run(params, tmp_path, "whole", tmp_path / "work")
+    steps = []
+    monkeypatch.setattr(
+        trainer._Follow, "on_step_end", lambda *_, **__: steps.append(1), raising=True
+    )
+    again = run(params, tmp_path, "again", tmp_path / "work")
+    assert not steps
+    assert weights(again) == weights(whole)
+
+
 def test_checkpoint_cut_off_in_the_middle_is_not_read(tmp_path):
     for step in (10, 20):
         (tmp_path / f"checkpoint-{step}").mkdir()
