@@ -118,6 +118,11 @@ class CodecConfig(Section):
     shown: ClassVar[tuple[str, ...]] = ()
     method: str
 
+    @property
+    def keeps_codes(self) -> bool:
+        """Whether the size of the file rests on the very codes that were fitted."""
+        return False
+
     def summary(self) -> str:
         """For tables, the fields in `shown`: `product, block_size 8, codebook_size 256`."""
         values = ((name, getattr(self, name)) for name in self.shown)
@@ -214,13 +219,18 @@ class QuantizeConfig(Section):
         own = codec_config(self.method, self.method_settings)
         self.method_settings.update(own.model_dump(exclude={"method"}))
         problems: list[InitErrorDetails] = []
+        kept = []
         for i, group in enumerate(self.groups):
             try:
-                self.settings(group)
+                kept.append(self.settings(group).keeps_codes)
             except ValidationError as error:
                 problems += _at(("groups", i), error)
         if problems:
             raise ValidationError.from_exception_data(type(self).__name__, problems)
+        if self.finetune.reassign_steps and any(kept):
+            raise ValueError(
+                "codes of `code_bits` cannot be assigned anew: their size would change"
+            )
         return self
 
 

@@ -3,7 +3,7 @@ size budget, and what weights the errors of its layers. Each is kept, and measur
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +48,8 @@ def chosen_layers(
     layers = list(selection.layers)
     if config.budget is None:
         return layers, None
-    found = _measured(params, layers, model_dir, data_dir / "train.parquet", kept)
+    weighed = sensitivity_files(params, layers, model_dir, data_dir, kept)
+    found = _measured(params, layers, model_dir, data_dir / "train.parquet", weighed, kept)
     sizes = FileSizes(model, layers, config.rest)
     spent = allocate(sizes, layers, found["curves"], found["sensitivity"], config.budget)
     return [replace(x, settings=spent.settings[x.ref.name]) for x in layers], spent
@@ -96,22 +97,30 @@ def _key(params: Params, files: Iterable[Path], **parts: Any) -> str:
 
 
 def _measured(
-    params: Params, layers: Sequence[SelectedLayer], folder: Path, rows: Path, kept: Path
+    params: Params,
+    layers: Sequence[SelectedLayer],
+    folder: Path,
+    rows: Path,
+    weighed: Mapping[str, Path],
+    kept: Path,
 ) -> dict[str, Any]:
-    """{curves, sensitivity}, each by layer; from `kept` where equal inputs were measured before."""
+    """{curves, sensitivity}, each by layer; from `kept` where equal inputs were measured before.
+    `weighed`: the file with what weights the errors of a layer, by its name."""
     config, tensors = params.quantize, tensors_of(layers, folder)
     candidates = {
         x.ref.name: layer_candidates(x.ref.shape, x.settings, config, x.group) for x in layers
     }
     choices = {n: [s.model_dump(mode="json") for s in found] for n, found in candidates.items()}
-    key = _key(params, [rows, *weight_files(folder)], candidates=choices)
+    names = {name: file.name for name, file in weighed.items()}
+    key = _key(params, [rows, *weight_files(folder)], candidates=choices, weighed=names)
     path = kept / f"measured-{key}.json"
     if path.is_file():
         return json.loads(path.read_text(encoding="utf-8"))
 
     def curve(name: str) -> dict[str, Any]:
-        seed = layer_seed(params.seed, name)
-        return measure(read_tensor(*tensors[name]), candidates[name], seed=seed)
+        seed, file = layer_seed(params.seed, name), weighed.get(name)
+        own = read_tensor(file, name) if file else None
+        return measure(read_tensor(*tensors[name]), candidates[name], seed=seed, sensitivity=own)
 
     curves = {}
     with (

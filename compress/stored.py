@@ -84,6 +84,10 @@ def stored_bytes(model: nn.Module, rest: str) -> int:
     the meta device, where there are no codes, the most it can be: that of packed codes.
     """
     layout = dict(stored_layout(model, rest))
+    for name, codec in model.named_modules():
+        if isinstance(codec, Codec):
+            own = {f"{name}.{part}": entry for part, entry in codec.stored_layout().items()}
+            layout |= {part: entry for part, entry in own.items() if part in layout}
     for name, stream in coded_tensors(model).items():
         layout[name] = (stream.dtype, tuple(stream.shape))
     return safetensors_bytes(layout)

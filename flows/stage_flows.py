@@ -83,7 +83,6 @@ def quantize(root: str, parent: str | None, timings: dict[str, Any]) -> None:
     teacher = evaluation.evaluate_model(root, "finetuned")
     key, student = quantization.first_key(root), str(workspace.finetuned)
     groups, spent = _groups(root, params)
-    groups = _weighed(root, params, groups)
     reports: dict[str, Any] = {}
     seconds: dict[str, float] = {}
     recovered = []
@@ -118,9 +117,10 @@ def register(root: str, parent: str | None, timings: dict[str, Any]) -> None:
 
 
 def _groups(root: str, params: Params) -> tuple[list[list[LayerJob]], Any]:
-    """The layers by group, and the allocation of the budget, if there is one."""
+    """The layers by group, with what weights their errors, and the allocation of the budget, if
+    there is one."""
     if params.quantize.budget is None:
-        return quantization.list_groups(root), None
+        return _weighed(root, params, quantization.list_groups(root)), None
     threads: Any = ThreadPoolTaskRunner(max_workers=params.quantize.workers)
     return spend_budget.with_options(task_runner=threads)(root)
 
@@ -137,8 +137,8 @@ def _weighed(root: str, params: Params, groups: list[list[LayerJob]]) -> list[li
 def spend_budget(root: str) -> tuple[list[list[LayerJob]], Any]:
     """The layers by group, with the settings that the budget pays for, and the allocation. The
     curves of the layers are measured as mapped tasks, always on this machine."""
-    workspace, _ = opened(root)
-    groups = quantization.list_groups(root)
+    workspace, params = opened(root)
+    groups = _weighed(root, params, quantization.list_groups(root))
     jobs = [job for group in groups for job in group]
     curve_jobs, store = allocation.list_curves(root, jobs), LayerStore(workspace.layers)
     with progress_bar("measure layers", len(jobs)) as bar:

@@ -15,6 +15,7 @@ from compress.config import Params
 from compress.errors import InputError
 from compress.progress import progress_bar
 from tasks.budget_figures import damage_by_size
+from tasks.calibration import weighed
 from tasks.layers import LayerJob
 from tasks.measurements import curve_jobs, curve_of, sensitivity_of
 from tasks.planning import plan_of
@@ -59,20 +60,22 @@ def budget_plan(workspace: Workspace, base: Path, params: Params) -> BudgetPlan:
         problem = _prepare(params, base, rows)
         _write_model(params, base, rows, folder)
         jobs = [job for group in layer_jobs(folder, params) for job in group]
+        if problem is None:
+            jobs, _ = weighed(jobs, folder, rows / "train.parquet", params, store)
         curves = _curves(folder, params, jobs, store)
         model = skeleton(folder)
         layers = select(model, params.quantize).layers
         if problem is None:
             names = [job.name for job in jobs]
             weights, _ = sensitivity_of(folder, rows / "train.parquet", names, params, store)
-            weighed = "the effect of each layer on the source encoder, on rows of the training data"
+            by = "the effect of each layer on the source encoder, on rows of the training data"
         else:
             weights = uniform(curves, layers)
-            weighed = f"equal harm of equal relative errors: {problem}"
+            by = f"equal harm of equal relative errors: {problem}"
         sizes = FileSizes(model, layers, params.quantize.rest)
         found = allocate(sizes, layers, curves, weights, params.quantize.budget)
     plan, _ = plan_of(base, params, chosen=found.settings)
-    return BudgetPlan(plan, found, weighed, _write_page(workspace, params, found, weighed))
+    return BudgetPlan(plan, found, by, _write_page(workspace, params, found, by))
 
 
 def _prepare(params: Params, base: Path, out: Path) -> str | None:

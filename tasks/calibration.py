@@ -39,20 +39,30 @@ def is_asked(params: Params) -> bool:
 def weigh(root: str, groups: Sequence[Sequence[LayerJob]]) -> State[list[list[LayerJob]]]:
     """The jobs with the sensitivities that params.yaml asks for; the state is called Cached where
     all were in the store. Raises CheckpointError where the finetuned model cannot be read."""
-    from compress.calibration.measure import asked
-
     check_unchanged(TABLE["quantize"].code)
     workspace, params = opened(root)
-    layers = ((job.name, job.group, job.settings) for jobs in groups for job in jobs)
-    named = asked(params.quantize, layers)
-    store, rows = LayerStore(workspace.layers), workspace.data / "train.parquet"
+    rows, store = workspace.data / "train.parquet", LayerStore(workspace.layers)
+    every = [job for jobs in groups for job in jobs]
+    found, known = weighed(every, workspace.finetuned, rows, params, store)
+    left = iter(found)
+    data = [[next(left) for _ in jobs] for jobs in groups]
+    return Completed(name=CACHED if known else "Completed", data=data)
+
+
+def weighed(
+    jobs: Sequence[LayerJob], folder: Path, rows: Path, params: Params, store: LayerStore
+) -> tuple[list[LayerJob], bool]:
+    """Jobs for the model in `folder` with the sensitivities that params ask for; and whether all
+    were in the store."""
+    from compress.calibration.measure import asked
+
+    named = asked(params.quantize, ((job.name, job.group, job.settings) for job in jobs))
     found: dict[str, Sensitivity] = {}
     was_there = True
     for kind, names in named.items():
-        own, known = sensitivities(kind, workspace.finetuned, rows, names, params, store)
+        own, known = sensitivities(kind, folder, rows, names, params, store)
         found, was_there = found | own, was_there and known
-    weighed = [[replace(job, sensitivity=found.get(job.name)) for job in jobs] for jobs in groups]
-    return Completed(name=CACHED if was_there else "Completed", data=weighed)
+    return [replace(job, sensitivity=found.get(job.name)) for job in jobs], was_there
 
 
 def sensitivities(

@@ -50,7 +50,8 @@ def curve_of(job: CurveJob, store: LayerStore) -> tuple[dict[str, Any], bool]:
     from compress.quantization import read_tensor
 
     layer = job.layer
-    weight = read_tensor(Path(layer.checkpoint), layer.tensor)
+    weight, own = read_tensor(Path(layer.checkpoint), layer.tensor), layer.sensitivity
+    sensitivity = read_tensor(Path(own.file), layer.name) if own else None
     if not bool(weight.isfinite().all()):
         raise InputError(f"{layer.tensor} in {layer.checkpoint} holds NaN or Inf")
     methods = sorted({codec_class(s.method).__module__ for s in job.candidates})
@@ -60,12 +61,13 @@ def curve_of(job: CurveJob, store: LayerStore) -> tuple[dict[str, Any], bool]:
         shape=list(layer.shape),
         candidates=[s.model_dump(mode="json") for s in job.candidates],
         seed=layer.seed,
+        sensitivity=own.sha256 if own else None,
         code=_version("compress.allocation.curves", *methods),
     )
     curve = _read(store, key)
     if curve is not None:
         return curve, True
-    curve = measure(weight, job.candidates, seed=layer.seed)
+    curve = measure(weight, job.candidates, seed=layer.seed, sensitivity=sensitivity)
     write_json(_path(store, key), curve)
     return curve, False
 

@@ -10,26 +10,37 @@ from compress.codecs.base import codec_class, sum_of_squares
 
 
 @torch.no_grad()
-def measure(weight: Tensor, candidates: Sequence[Any], *, seed: int = 0) -> dict[str, Any]:
+def measure(
+    weight: Tensor,
+    candidates: Sequence[Any],
+    *,
+    seed: int = 0,
+    sensitivity: Tensor | None = None,
+) -> dict[str, Any]:
     """Measures `weight` (out, ...) with each of the candidates, on a bounded part of it.
 
     Returns {energy: ||W||^2, points: [{settings, bytes, distortion}]} in plain JSON values;
-    `bytes` are those of the tensors as stored, exactly, `distortion` is relative to the energy and
-    an estimate (Codec.expected_distortion says how good). Dominated candidates, as large as another
-    and no better, are left out; smallest first. The same for any number of threads.
+    `bytes` are those of the tensors as stored, at most, `distortion` is relative to the energy and
+    an estimate (Codec.expected_distortion says how good). With a sensitivity s, of mean 1 and a
+    shape that broadcasts to the weight's, both are weighted by it: the energy is sum s W^2.
+    Dominated candidates, as large as another and no better, are left out; smallest first. The same
+    for any number of threads.
     """
     weight = weight.detach().float()
     points = []
-    for settings in candidates:
-        codec = codec_class(settings.method)
-        points.append(
+    for method in dict.fromkeys(settings.method for settings in candidates):
+        codec, own = codec_class(method), [s for s in candidates if s.method == method]
+        found = codec.expected_distortions(weight, own, seed=seed, sensitivity=sensitivity)
+        points += [
             {
                 "settings": settings.model_dump(mode="json"),
                 "bytes": codec.tensor_bytes(weight.shape, settings),
-                "distortion": codec.expected_distortion(weight, settings, seed=seed),
+                "distortion": distortion,
             }
-        )
-    return {"energy": sum_of_squares(weight), "points": undominated(points)}
+            for settings, distortion in zip(own, found, strict=True)
+        ]
+    weighted = weight if sensitivity is None else weight * sensitivity.float().sqrt()
+    return {"energy": sum_of_squares(weighted), "points": undominated(points)}
 
 
 def undominated(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

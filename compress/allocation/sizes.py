@@ -61,11 +61,7 @@ class FileSizes:
             with torch.device("meta"):
                 codec = codec_class(settings.method).empty(self._layers[name].shape, settings)
             self._known[key] = {
-                f"{name}.codec.{part}": (
-                    torch.float16 if tensor.is_floating_point() else tensor.dtype,
-                    tuple(tensor.shape),
-                )
-                for part, tensor in codec.state_dict().items()
+                f"{name}.codec.{part}": entry for part, entry in codec.stored_layout().items()
             }
         return self._known[key]
 

@@ -10,20 +10,29 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from compress.calibration.smoothing import smoothed
 from compress.selection import LayerRef
 
+# A look-up of a rare word matters more: on MiniLM, finetuned on Rotten Tomatoes, the mean squared
+# gradient of one falls from 0.65, of words that occur 1 to 8 times, to 0.17 beyond 1,000 times.
+RARE = 0.8
+
 
 def activations(
-    model: nn.Module, batches: Iterable[Mapping[str, Tensor]], refs: Sequence[LayerRef]
+    model: nn.Module,
+    batches: Iterable[Mapping[str, Tensor]],
+    refs: Sequence[LayerRef],
+    words: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The weighting of each layer, by name, smoothed, of a shape that broadcasts to its weight.
 
     linear (1, in): E[x^2] of each feature. embedding (rows, 1): how often each row is looked up,
-    as its input is one-hot. conv2d (out, in / groups, kh, kw): E[x^2] of what each weight meets.
-    Only tokens that attention_mask keeps count. Of a tied weight the layer that names it is looked
-    at. `batches` are on the model's device, which `forward` takes; the model is in eval mode.
+    as its input is one-hot, to the power RARE. conv2d (out, in / groups, kh, kw): E[x^2] of what
+    each weight meets. Only tokens that attention_mask keeps count. Of a tied weight the layer that
+    names it is looked at. `batches` are on the model's device, which `forward` takes; the model is
+    in eval mode. `words` (rows,): look-ups of its input embedding in more rows than these.
     """
     seen = _Seen(model, refs)
     with torch.no_grad():
@@ -31,7 +40,19 @@ def activations(
             seen.mask = batch.get("attention_mask")
             model(**batch)
     seen.close()
-    return {ref.name: smoothed(seen.total[ref.name]).cpu() for ref in refs}
+    found = {}
+    for ref in refs:
+        total = seen.total[ref.name]
+        if ref.kind == "embedding":
+            if words is not None and model.get_submodule(ref.name) is _input_embedding(model):
+                total = words.to(total)[:, None]
+            total = total.pow(RARE)
+        found[ref.name] = smoothed(total).cpu()
+    return found
+
+
+def _input_embedding(model: nn.Module) -> nn.Module | None:
+    return model.get_input_embeddings() if isinstance(model, PreTrainedModel) else None
 
 
 class _Seen:

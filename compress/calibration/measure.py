@@ -1,10 +1,12 @@
 """One statistic of all layers of a model, from rows of its training data to a file."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from compress.calibration.activations import activations
 from compress.calibration.fisher import fisher
@@ -36,7 +38,8 @@ def measure(
     kind: str, model_dir: Path, rows: Path, names: Sequence[str], params: Params, out: Path
 ) -> dict[str, str]:
     """Measures `kind` (activations | fisher) of the named layers of the model in `model_dir` on
-    at most ROWS rows, evenly spaced, of a parquet file; writes `out`.
+    at most ROWS rows, evenly spaced, of a parquet file; how often words occur, on all of them.
+    Writes `out`.
 
     Returns the SHA-256 of each layer's tensor. The same for the same inputs, kind of machine and
     number of threads.
@@ -44,7 +47,8 @@ def measure(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_model(model_dir).eval().to(device)
     refs = [ref for ref in compressible(model) if ref.name in set(names)]
-    made = batches(Rows(rows), load_tokenizer(model_dir), ROWS, BATCH_SIZE)
+    table = Rows(rows)
+    made = batches(table, load_tokenizer(model_dir), ROWS, BATCH_SIZE)
 
     def inputs() -> Iterator[dict[str, Tensor]]:
         with progress_bar(f"sensitivity: {kind}", len(made)) as bar:
@@ -53,7 +57,14 @@ def measure(
                 bar.advance()
 
     if kind == "activations":
-        found = activations(model, inputs(), refs)
+        found = activations(model, inputs(), refs, _look_ups(table, model))
     else:
         found = fisher(model, inputs(), refs, params.quantize.finetune, seed=params.seed)
     return write_sensitivities(out, found)
+
+
+def _look_ups(rows: Rows, model: PreTrainedModel) -> Tensor:
+    """How often each row of the input embedding is looked up, int64 (words,)."""
+    size = len(model.get_input_embeddings().get_parameter("weight"))
+    every = chain.from_iterable(rows[i]["input_ids"] for i in range(len(rows)))
+    return torch.bincount(torch.tensor(list(every), dtype=torch.int64), minlength=size)

@@ -5,6 +5,7 @@ import pkgutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from math import prod
 from typing import Any, ClassVar, Self, TypeVar
 
 import torch
@@ -171,8 +172,14 @@ class Codec(nn.Module):
 
     def stored_size(self) -> int:
         """The same of this codec's own tensors."""
-        tensors = self.state_dict().values()
-        return sum(t.numel() * (2 if t.is_floating_point() else t.element_size()) for t in tensors)
+        return sum(prod(shape) * dtype.itemsize for dtype, shape in self.stored_layout().values())
+
+    def stored_layout(self) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+        """{name: (dtype, shape)} of its tensors as a file holds them; none is larger there."""
+        return {
+            name: (torch.float16 if t.is_floating_point() else t.dtype, tuple(t.shape))
+            for name, t in self.state_dict().items()
+        }
 
     @classmethod
     def candidates(cls, shape: Sequence[int], nominal: Any) -> list[Any]:
@@ -183,14 +190,37 @@ class Codec(nn.Module):
         return []
 
     @classmethod
-    def expected_distortion(cls, weight: Tensor, settings: Any, *, seed: int = 0) -> float:
-        """About the relative distortion that `fit` would report, from a part of the weight only.
+    def expected_distortion(
+        cls, weight: Tensor, settings: Any, *, seed: int = 0, sensitivity: Tensor | None = None
+    ) -> float:
+        """About the relative distortion that `fit` would report, from a part of the weight only;
+        with a sensitivity, where the method weighs, the weighted one.
 
         Here: a fit of at most `SAMPLED_WEIGHTS` weights in whole rows, evenly spaced.
         """
         rows = max(1, SAMPLED_WEIGHTS // max(1, weight[0].numel()))
         step = max(1, -(-len(weight) // rows))
-        return cls.fit(weight[::step].contiguous(), settings, seed=seed)[1].relative_distortion
+        if sensitivity is not None and len(sensitivity) > 1:
+            sensitivity = sensitivity[::step]
+        some = weight[::step].contiguous()
+        report = cls.fit(some, settings, seed=seed, sensitivity=sensitivity)[1]
+        weighted = report.weighted_distortion
+        return report.relative_distortion if weighted is None else weighted
+
+    @classmethod
+    def expected_distortions(
+        cls,
+        weight: Tensor,
+        settings: Sequence[Any],
+        *,
+        seed: int = 0,
+        sensitivity: Tensor | None = None,
+    ) -> list[float]:
+        """`expected_distortion` for each of the settings; overridden where some share work."""
+        return [
+            cls.expected_distortion(weight, one, seed=seed, sensitivity=sensitivity)
+            for one in settings
+        ]
 
     @classmethod
     def checked(cls, weight: Tensor, settings: Any) -> Tensor:

@@ -90,7 +90,12 @@ class LowRankCodec(Codec):
 
     @classmethod
     def expected_distortion(
-        cls, weight: Tensor, settings: LowRankConfig, *, seed: int = 0
+        cls,
+        weight: Tensor,
+        settings: LowRankConfig,
+        *,
+        seed: int = 0,
+        sensitivity: Tensor | None = None,
     ) -> float:
         """That of the SVD of the whole weight: a part of its rows has a lower rank."""
         light = settings.model_copy(update={"p": 2.0})

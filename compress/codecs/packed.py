@@ -30,6 +30,7 @@ class PackedCodec(Codec):
         self.count, self.size, self.bits = count, size, bits_for(size)
         self._rows = shape[0] if count % shape[0] == 0 else 1  # of codes that belong together
         self.packed_bytes = packed_size(count, self.bits)
+        self.most_bytes = self.packed_bytes  # of the codes in a file
         self.register_buffer("codes", torch.zeros(self.packed_bytes, dtype=torch.uint8))
         self.register_buffer("indices", None, persistent=False)
 
@@ -37,6 +38,10 @@ class PackedCodec(Codec):
         """Stores integer codes (count,)."""
         self.codes.copy_(pack(codes, self.bits))
         self.indices = None
+
+    def stored_layout(self) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+        size = min(len(self.codes), self.most_bytes)
+        return super().stored_layout() | {"codes": (torch.uint8, (size,))}
 
     def is_coded(self) -> bool:
         """Whether `codes` is entropy-coded, as just read from a file, or offloaded to it."""

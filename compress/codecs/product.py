@@ -14,8 +14,10 @@ from compress.blocks import codebook_problems, from_blocks, row_scales, row_size
 from compress.codecs.base import Codec, Errors, FitReport, register
 from compress.codecs.gather import Bags, gather, make_bags
 from compress.codecs.packed import PackedCodec
-from compress.codecs.product_curve import product_candidates, sampled_distortion
+from compress.codecs.product_curve import product_candidates
 from compress.codecs.product_parts import cluster_parts, encode_parts
+from compress.codecs.product_rate import Clustered, code_bits_problems, most_code_bytes, shrink
+from compress.codecs.product_sample import sampled_distortions
 from compress.config import CodecConfig, Positive
 from compress.errors import InputError
 from compress.kmeans import KMeansResult, assign, fit_batched
@@ -26,18 +28,27 @@ WHOLE = 1 << 23  # weights that are clustered together; a larger weight, read in
 
 
 class CodebookConfig(CodecConfig):
-    """A weight as clusters: `block_size` weights share a code of log2(codebook_size) bits."""
+    """A weight as clusters: `block_size` weights share a code of log2(codebook_size) bits.
 
-    shown: ClassVar[tuple[str, ...]] = ("block_size", "codebook_size", "row_scale")
+    code_bits: a code takes no more than that on the mean, entropy-coded in the file; codes are
+    chosen by what they cost as well as by their error. None: by their error alone.
+    """
+
+    shown: ClassVar[tuple[str, ...]] = ("block_size", "codebook_size", "code_bits", "row_scale")
     method: str = "product"
     block_size: Positive = 8
     codebook_size: Annotated[int, Field(ge=2, le=65536)] = 256
+    code_bits: Annotated[float, Field(gt=0)] | None = None
     row_scale: bool = False
     iterations: Positive = 15
     seeding: Literal["random", "kmeans++", "partition", "partition-even"] = "partition"
     empties: Literal["perturb", "partition"] = "partition"
     relaxation: Annotated[float, Field(gt=0, lt=2)] = RELAXATION
     consolidation: Literal["auto", "off"] = "auto"
+
+    @property
+    def keeps_codes(self) -> bool:
+        return self.code_bits is not None
 
 
 @dataclass(frozen=True)
@@ -67,13 +78,17 @@ class ProductCodec(PackedCodec):
         self.n_blocks = shape[0] * self.blocks_per_row
         k, d = settings.codebook_size, settings.block_size
         super().__init__(shape, settings, count=self.n_blocks, size=k)
+        self.most_bytes = most_code_bytes(self.n_blocks, k, settings.code_bits)
         self.codebook = nn.Parameter(torch.zeros(k, d))
         self.row_scale = nn.Parameter(torch.ones(shape[0])) if settings.row_scale else None
         self._bags: Bags | None = None
 
     @classmethod
     def problems(cls, shape: Sequence[int], settings: CodebookConfig) -> list[str]:
-        return codebook_problems(shape, settings.block_size, settings.codebook_size)
+        d, k = settings.block_size, settings.codebook_size
+        return codebook_problems(shape, d, k) or code_bits_problems(
+            prod(shape) // d, k, settings.code_bits
+        )
 
     @classmethod
     @torch.no_grad()
@@ -96,8 +111,10 @@ class ProductCodec(PackedCodec):
         started = time.perf_counter()
         codec, weight = cls._prepared(weight, settings)
         sensitivity = cls.checked_sensitivity(sensitivity, weight)
+        points = codec.points(weight)
+        weights = None if sensitivity is None else codec.point_weights(sensitivity)
         result = fit_codebook(
-            codec.points(weight),
+            points,
             settings.codebook_size,
             seeding=settings.seeding,
             empties=settings.empties,
@@ -105,9 +122,9 @@ class ProductCodec(PackedCodec):
             relaxation=settings.relaxation,
             consolidation=settings.consolidation,
             seed=seed,
-            weights=None if sensitivity is None else codec.point_weights(sensitivity),
+            weights=weights,
         )
-        codec._take(result)
+        codec._take(result, points, weights)
         return codec, codec._report(weight, sensitivity, result, time.perf_counter() - started)
 
     @classmethod
@@ -146,8 +163,8 @@ class ProductCodec(PackedCodec):
             weights=torch.stack(masses) if masses else None,
             consolidation=settings.consolidation,
         )
-        for (codec, *_), result in zip(fits, results, strict=True):
-            codec._take(result)
+        for i, ((codec, *_), result) in enumerate(zip(fits, results, strict=True)):
+            codec._take(result, points[i], masses[i] if masses else None)
         seconds = (time.perf_counter() - started) / len(weights)
         return [
             (codec, codec._report(weight, sensitivity, result, seconds))
@@ -166,10 +183,11 @@ class ProductCodec(PackedCodec):
         sensitivity: Tensor | None = None,
     ) -> tuple[Self, ProductReport]:
         """`fit` for a weight of which `rows(low, high)` gives a part: with the same result up to
-        WHOLE weights. Of a larger one a weighted sample of about that many weights is clustered;
-        then every block gets its code, a part at a time. Raises InputError as `fit` does.
+        WHOLE weights, or with `code_bits`. Of a larger one a weighted sample of about that many
+        weights is clustered; then every block gets its code, a part at a time. Raises InputError
+        as `fit` does.
         """
-        if prod(shape) <= WHOLE:
+        if prod(shape) <= WHOLE or settings.code_bits is not None:
             return cls.fit(rows(0, shape[0]), settings, seed=seed, sensitivity=sensitivity)
         started = time.perf_counter()
         if problems := cls.problems(shape, settings):
@@ -189,10 +207,13 @@ class ProductCodec(PackedCodec):
         weight = cls.checked(weight, settings)
         return cls(weight.shape, settings).to(weight.device), weight
 
-    def _take(self, result: KMeansResult) -> None:
-        """Codes and codebook of a fit, as they are stored."""
-        self.codebook.copy_(result.codebook)
-        self.put_codes(result.codes)
+    def _take(self, result: KMeansResult, points: Tensor, weights: Tensor | None) -> None:
+        """Codes and codebook of a fit to points, as they are stored: within `code_bits`."""
+        found = Clustered(result.codebook, result.codes)
+        if self.settings.code_bits is not None:
+            found = shrink(points, found, weights, self.shape[0], self.settings.code_bits)
+        self.codebook.copy_(found.codebook)
+        self.put_codes(found.codes)
         self.round_stored()
         self.check()
 
@@ -263,9 +284,25 @@ class ProductCodec(PackedCodec):
 
     @classmethod
     def expected_distortion(
-        cls, weight: Tensor, settings: CodebookConfig, *, seed: int = 0
+        cls,
+        weight: Tensor,
+        settings: CodebookConfig,
+        *,
+        seed: int = 0,
+        sensitivity: Tensor | None = None,
     ) -> float:
-        return sampled_distortion(weight, settings, seed)
+        return cls.expected_distortions(weight, [settings], seed=seed, sensitivity=sensitivity)[0]
+
+    @classmethod
+    def expected_distortions(
+        cls,
+        weight: Tensor,
+        settings: Sequence[CodebookConfig],
+        *,
+        seed: int = 0,
+        sensitivity: Tensor | None = None,
+    ) -> list[float]:
+        return sampled_distortions(weight, settings, seed, sensitivity)
 
     def decode(self) -> Tensor:
         indices = self._indices()

@@ -95,7 +95,12 @@ class SubspaceCodec(PackedCodec):
 
     @classmethod
     def expected_distortion(
-        cls, weight: Tensor, settings: SubspaceConfig, *, seed: int = 0
+        cls,
+        weight: Tensor,
+        settings: SubspaceConfig,
+        *,
+        seed: int = 0,
+        sensitivity: Tensor | None = None,
     ) -> float:
         """After a few steps of EM, of the whole weight: a part of its rows has a lower rank."""
         light = settings.model_copy(update={"restarts": 1, "iterations": 4})

@@ -30,6 +30,35 @@ def test_a_sample_tells_what_a_whole_fit_will_give(kind, d, k, scale):
     assert expected == pytest.approx(product.fit(values, settings)[1].relative_distortion, rel=0.12)
 
 
+@pytest.mark.parametrize("sensitive", [None, (4096, 1), (1, 128)])
+@pytest.mark.parametrize("d, k, bits", [(4, 256, None), (4, 256, 4.8), (4, 64, 2.4), (8, 256, 5.6)])
+def test_a_sample_tells_the_weighted_distortion_and_that_of_few_bits(sensitive, d, k, bits):
+    """Of an embedding with a few rows that most of the error counts in, or of uneven inputs."""
+    product, values = codec_class("product"), weight("normal", (4096, 128))
+    sensitivity = None
+    if sensitive:
+        n = max(sensitive)
+        sensitivity = (0.1 + 500 / torch.arange(1.0, n + 1)[torch.randperm(n)]).view(sensitive)
+        sensitivity /= sensitivity.mean()
+    settings = CodebookConfig(block_size=d, codebook_size=k, code_bits=bits)
+    expected = product.expected_distortion(values, settings, sensitivity=sensitivity)
+    _, report = product.fit(values, settings, sensitivity=sensitivity)
+    right = report.relative_distortion if sensitivity is None else report.weighted_distortion
+    assert expected == pytest.approx(right, rel=0.2)
+
+
+def test_curves_are_weighted_by_the_sensitivity():
+    values = weight("normal", (256, 64))
+    sensitivity = torch.linspace(0.1, 1.9, 64)[None]
+    settings = [CodebookConfig(block_size=4, codebook_size=k) for k in (16, 64)]
+    curve = measure(values, settings, sensitivity=sensitivity)
+    assert curve["energy"] == pytest.approx(float((values.square() * sensitivity).sum()), rel=1e-5)
+    plain = measure(values, settings)
+    for weighted, even in zip(curve["points"], plain["points"], strict=True):
+        assert weighted["bytes"] == even["bytes"]
+        assert weighted["distortion"] < even["distortion"]
+
+
 def test_a_curve_falls_and_says_exact_bytes():
     values = weight("rows", (256, 64))
     candidates = product_candidates(values.shape, CodebookConfig())
