@@ -145,11 +145,15 @@ class GroupConfig(Section):
 class RecoveryConfig(TrainingConfig):
     """Finetuning of centroids and rest after each group, with the uncompressed model as teacher.
 
-    Every `reassign_steps` steps each block of the group chooses its centroid anew; 0: never.
+    Every `reassign_steps` steps each block of the group chooses its centroid anew; 0: never. With
+    `patience`, `validation_rows` of the training data are kept aside: the loss on them is measured
+    at every checkpoint, so many without a better one end the training, and the best is taken.
     """
 
     centroid_learning_rate: Annotated[float, Field(gt=0)] = 5e-4
     reassign_steps: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
+    patience: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
+    validation_rows: Positive = 512
     temperature: Annotated[float, Field(gt=0)] = 2.0
     logits_weight: Annotated[float, Field(ge=0)] = 1.0
     hidden_weight: Annotated[float, Field(ge=0)] = 1.0

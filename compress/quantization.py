@@ -11,6 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 from transformers import PreTrainedModel, set_seed
 
 from compress.checkpoint import save_compressed, stored_bytes
@@ -24,7 +25,7 @@ from compress.layer_file import read_layer, write_layer
 from compress.loading import load_model, load_tokenizer, read_config
 from compress.manifest import read_entries
 from compress.replacement import replace
-from compress.rows import Rows
+from compress.rows import Rows, keep_aside
 from compress.selection import compressible
 from compress.trainer import is_first, train
 
@@ -90,7 +91,11 @@ def recover(
     set_seed(params.seed)
     tokenizer = load_tokenizer(student_dir)
     teacher, student = load_model(teacher_dir), load_model(student_dir)
-    recovery = params.quantize.finetune
+    recovery, validation = params.quantize.finetune, None
+    every = Rows(data_dir / "train.parquet")
+    rows: Dataset[Any] = every
+    if recovery.patience:
+        rows, validation = keep_aside(every, recovery.validation_rows)
     dense = dense_weights(student, layer_files if recovery.reassign_steps else ())
     insert(student, layer_files)
     before = evaluate_model(student, tokenizer, data_dir, params.data.metric)
@@ -100,7 +105,7 @@ def recover(
         trained = train(
             student,
             tokenizer,
-            Rows(data_dir / "train.parquet"),
+            rows,
             recovery,
             work_dir=work_dir,
             seed=params.seed,
@@ -109,6 +114,8 @@ def recover(
             refresh_steps=recovery.reassign_steps,
             trainer_class=DistillationTrainer,
             parameters=parameter_groups(student, recovery),
+            validation=validation,
+            patience=recovery.patience,
             teacher=teacher,
             recovery=recovery,
         )

@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
 from compress.errors import InputError
@@ -27,6 +27,15 @@ class Rows(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return dict(self._rows[index])
+
+
+def keep_aside(rows: Rows, count: int) -> tuple[Dataset[Any], Dataset[Any]]:
+    """The others and `count` rows, evenly spaced; at most half of them."""
+    count = min(count, len(rows) // 2)
+    aside = [i * len(rows) // count for i in range(count)]
+    chosen = set(aside)
+    others = [i for i in range(len(rows)) if i not in chosen]
+    return Subset(rows, others), Subset(rows, aside)
 
 
 def batches(

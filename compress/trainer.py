@@ -16,8 +16,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 from transformers import (
     DataCollatorWithPadding,
+    EarlyStoppingCallback,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
@@ -33,7 +35,6 @@ from compress.atomic import new_file
 from compress.config import TrainingConfig
 from compress.errors import ShrinkflowError
 from compress.progress import Bar, progress_bar
-from compress.rows import Rows
 from compress.verify import file_digest
 
 logger = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ class _Follow(TrainerCallback):
 def train(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
-    rows: Rows,
+    rows: Dataset[Any],
     config: TrainingConfig,
     *,
     work_dir: Path,
@@ -97,15 +98,22 @@ def train(
     refresh_steps: int = 0,
     trainer_class: type[Trainer] = Trainer,
     parameters: list[dict[str, Any]] | None = None,
+    validation: Dataset[Any] | None = None,
+    patience: int = 0,
     **trainer_options: Any,
 ) -> Trained:
     """Trains `model` in place by `config`, resuming from the last whole checkpoint in `work_dir`.
 
     `refresh` runs at the start and after every `refresh_steps` steps; the checkpoint interval is a
     multiple of them, so that a resumed run does the same as one that was never stopped.
-    `parameters` are optimizer groups with their own learning rates (default: one for all).
+    `parameters` are optimizer groups with their own learning rates (default: one for all). With
+    `validation` the loss on it is measured at every checkpoint: the model ends as the best of them,
+    and training after `patience` without a better one.
     """
-    settings, optimizer = arguments(config, work_dir, seed, refresh_steps), None
+    evaluated = validation is not None
+    settings = arguments(config, work_dir, seed, refresh_steps, evaluated=evaluated)
+    stop = [EarlyStoppingCallback(patience)] if evaluated else []
+    optimizer = None
     if parameters is not None:
         optimizer = (torch.optim.AdamW, {"params": parameters, "lr": config.learning_rate})
     with progress_bar(title) as bar, quick_attention(model):
@@ -114,7 +122,8 @@ def train(
             args=settings,
             train_dataset=rows,
             data_collator=collator or DataCollatorWithPadding(tokenizer),
-            callbacks=[_Follow(bar, refresh, refresh_steps)],
+            eval_dataset=validation,
+            callbacks=[_Follow(bar, refresh, refresh_steps), *stop],
             optimizer_cls_and_kwargs=optimizer,
             **trainer_options,
         )
@@ -133,20 +142,34 @@ def train(
 
 
 def _take_over(trainer: Trainer, checkpoint: str) -> bool:
-    """Takes weights and history of a checkpoint after the last step; False for an earlier one.
+    """Takes weights and history of a training that had ended; False for a checkpoint on its way.
 
-    Resumed from it, a Trainer would take a step more before it looks at the number of them.
+    Resumed from the last one, a Trainer would take a step more before it looks whether to stop.
     """
     state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
-    if state.global_step < state.max_steps:
+    asked = trainer.args.max_steps if trainer.args.max_steps > 0 else state.max_steps
+    stopped = bool(state.best_model_checkpoint) and _has_stopped(state)
+    if state.global_step < asked and not stopped:
         return False
-    trainer._load_from_checkpoint(checkpoint)
+    best = Path(state.best_model_checkpoint or checkpoint).name
+    trainer._load_from_checkpoint(str(Path(checkpoint).parent / best))
     trainer.state = state
     return True
 
 
+def _has_stopped(state: TrainerState) -> bool:
+    """Whether training was to end at this checkpoint, before its last step."""
+    callbacks: Any = state.stateful_callbacks or {}
+    return bool(callbacks.get("TrainerControl", {}).get("args", {}).get("should_training_stop"))
+
+
 def arguments(
-    config: TrainingConfig, work_dir: Path, seed: int, refresh_steps: int
+    config: TrainingConfig,
+    work_dir: Path,
+    seed: int,
+    refresh_steps: int,
+    *,
+    evaluated: bool = False,
 ) -> TrainingArguments:
     """TrainingConfig in Hugging Face's words. Batches hold rows of similar length: less padding."""
     every = config.checkpoint_steps
@@ -167,6 +190,12 @@ def arguments(
         full_determinism=torch.cuda.is_available(),
         save_steps=every,
         save_total_limit=2,
+        eval_strategy="steps" if evaluated else "no",
+        eval_steps=every,
+        load_best_model_at_end=evaluated,
+        metric_for_best_model="eval_loss" if evaluated else None,
+        greater_is_better=False if evaluated else None,
+        restore_callback_states_from_checkpoint=evaluated,
         logging_steps=10,
         logging_nan_inf_filter=False,
         remove_unused_columns=False,

@@ -166,3 +166,31 @@ def test_missing_tensor_and_file_are_named(tmp_path):
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "m.safetensors").read_bytes()[:40])
     with pytest.raises(CheckpointError, match="cut.safetensors"):
         quantization.read_tensor(tmp_path / "cut.safetensors", "w")
+
+
+def test_training_ends_where_rows_kept_aside_say_so_and_the_best_is_taken(
+    tmp_path, params, finetuned, monkeypatch
+):
+    teacher = finetuned / "finetuned"
+    changes = {"max_steps": 40, "patience": 2, "validation_rows": 16, "checkpoint_steps": 4}
+    params = recovery(params, **changes, learning_rate=0.05, centroid_learning_rate=0.05)
+    asked = []
+    take = trainer.EarlyStoppingCallback.on_evaluate
+
+    def on_evaluate(self, args, state, control, metrics, **options):
+        asked.append((state.global_step, metrics["eval_loss"]))
+        take(self, args, state, control, metrics, **options)
+
+    monkeypatch.setattr(trainer.EarlyStoppingCallback, "on_evaluate", on_evaluate)
+    facts = recover(tmp_path, params, "ffn", teacher, teacher, "one")
+    best = min(range(len(asked)), key=lambda i: asked[i][1])
+    assert best == len(asked) - 3 and asked[-1][0] < 40, asked
+    saved = tmp_path / "work-one" / f"checkpoint-{asked[best][0]}" / "model.safetensors"
+    right, model = load_file(saved), load_file(tmp_path / "one" / "model.safetensors")
+    centroids = [name for name in model if name.endswith("codec.codebook")]
+    assert centroids
+    for name in centroids:
+        torch.testing.assert_close(model[name].float(), right[name].float(), atol=1e-3, rtol=1e-3)
+    asked.clear()
+    again = recover(tmp_path, params, "ffn", teacher, teacher, "one")  # nothing is left to train
+    assert not asked and again["score"] == facts["score"]

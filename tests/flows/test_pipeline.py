@@ -28,8 +28,8 @@ PARAMS = {
         "max_steps": 1,
         "batch_size": 4,
     },
-    "finetune": {"max_steps": 6, "batch_size": 4, "checkpoint_steps": 2},
-    "noise": {"function": "mean", "rate": 0.1},
+    "finetune": {"max_steps": 8, "batch_size": 4, "checkpoint_steps": 2},
+    "noise": {"function": "mean", "rate": 0.1, "refresh_steps": 2},
     "quantize": {
         "codebook_size": 64,
         "iterations": 4,

@@ -53,7 +53,11 @@ stream(source, out, {"iterations": 2}, seed=0, layers=layers)
 
 
 def start(code: str, *args: object) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, args)], env=dict(os.environ))
+    arenas = {
+        "MALLOC_ARENA_MAX": "1"
+    }  # each thread's would take 64 MB of addresses, none of memory
+    command = [sys.executable, "-c", code, *map(str, args)]
+    return subprocess.Popen(command, env=os.environ | arenas)
 
 
 @pytest.fixture(scope="module")

@@ -155,7 +155,7 @@ def test_params_of_a_copy_are_complete(tmp_path):
 
 
 @pytest.mark.parametrize("share", [0, 0.3, 0.6, 0.9])
-def test_a_lock_file_cut_short_is_made_whole_from_the_cache(tmp_path, caplog, share):
+def test_a_lock_file_cut_short_is_made_whole_from_the_cache(tmp_path, share):
     workspace = make(tmp_path)
     record_all(workspace)
     lock = workspace.dvc_file.with_suffix(".lock")
@@ -168,7 +168,7 @@ def test_a_lock_file_cut_short_is_made_whole_from_the_cache(tmp_path, caplog, sh
                 assert versions.restore(stage)
                 versions.record(stage, params)
     assert yaml.safe_load(lock.read_text()) == yaml.safe_load(whole)
-    assert "cut short" in caplog.text or share > 0  # a part may be read as whole stages
+    assert (workspace.state / lock.name).exists() or share > 0  # a part may be whole stages
 
 
 def test_a_lock_file_with_a_conflict_is_left_to_its_user(workspace):
