@@ -53,7 +53,8 @@ class CodebookConfig(CodecConfig):
 
 @dataclass(frozen=True)
 class ProductReport(FitReport):
-    """The fit of one codebook; `usage[c]` is the number of blocks that use centroid c."""
+    """The fit of one codebook; `usage[c]` is the number of blocks that use centroid c. Dead are
+    those that k-means left without a block, not those that `code_bits` gave up for their price."""
 
     empty_initial: int
     empty_total: int
@@ -271,7 +272,7 @@ class ProductCodec(PackedCodec):
             empty_initial=result.empty_trace[0] if result.empty_trace else 0,
             empty_total=sum(result.empty_trace),
             resolution_rounds=result.resolution_rounds,
-            dead=int((usage == 0).sum()),
+            dead=result.dead if self.settings.code_bits else int((usage == 0).sum()),
             distortion_trace=list(result.distortion_trace),
             empty_trace=list(result.empty_trace),
             usage=usage.tolist(),

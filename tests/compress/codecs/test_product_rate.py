@@ -35,6 +35,7 @@ def test_the_codes_on_disk_take_what_they_may_and_not_much_less(code_bits, sensi
     assert codec.most_bytes == int(256 * 32 * code_bits / 8)
     assert (1 - 6 * CLOSE) * codec.most_bytes <= len(coded) <= codec.most_bytes
     assert report.bytes == ProductCodec.tensor_bytes((256, 128), settings)
+    assert report.dead == 0 and sum(report.usage) == codec.n_blocks
     plain = ProductCodec.tensor_bytes((256, 128), config(row_scale=row_scale))
     assert plain - report.bytes == codec.packed_bytes - codec.most_bytes
 
