@@ -65,6 +65,21 @@ def to_blocks(weight: Tensor, block_size: int) -> Tensor:
     return weight.reshape(-1, block_size)
 
 
+def by_row(values: Tensor, shape: Sequence[int]) -> Tensor:
+    """What broadcasts to a weight of `shape` (out, ...) as (out | 1, inputs | 1)."""
+    if values[0].numel() > 1:
+        values = values.expand(len(values), *shape[1:])
+    return values.flatten(1)
+
+
+def block_weights(values: Tensor, shape: Sequence[int], block_size: int) -> Tensor:
+    """`by_row` of a weight of `shape` for its blocks: (n, d), or (n,) where each row has one."""
+    rows, size = shape[0], row_size(shape)
+    if values.shape[1] == 1:
+        return values[:, 0].expand(rows).repeat_interleave(size // block_size)
+    return to_blocks(values.expand(rows, -1), block_size)
+
+
 def from_blocks(blocks: Tensor, shape: Sequence[int]) -> Tensor:
     """The weight of `shape` that `to_blocks` cut into `blocks` (n, d).
 

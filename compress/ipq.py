@@ -23,7 +23,7 @@ from compress.checkpoint import save_compressed
 from compress.config import Params
 from compress.fitting import Weight
 from compress.loading import load_model, load_tokenizer
-from compress.measuring import chosen_layers, sensitivity_files, tensors_of
+from compress.measuring import chosen_layers, tensors_of
 from compress.progress import progress_bar
 from compress.seeds import layer_seed
 from compress.selection import SelectedLayer
@@ -64,8 +64,7 @@ def quantize(
     """
     started = time.perf_counter()
     measured = measured_dir or work_dir
-    layers, allocation = chosen_layers(params, teacher_dir, data_dir, measured)
-    weighed = sensitivity_files(params, layers, teacher_dir, data_dir, measured)
+    layers, allocation, weighed = chosen_layers(params, teacher_dir, data_dir, measured)
     seconds = time.perf_counter() - started
     student, done = teacher_dir, []
     for group in params.quantize.groups:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from compress.codecs.base import Codec
 
 
-class _Latent(torch.autograd.Function):
+class _StraightThrough(torch.autograd.Function):
     """Forward: `decoded`. Backward: the gradient goes to both."""
 
     @staticmethod
@@ -29,9 +29,9 @@ class _Latent(torch.autograd.Function):
         return grads[0], grads[0]
 
 
-def with_latent(decoded: Tensor, latent: Tensor | None) -> Tensor:
+def straight_through(decoded: Tensor, latent: Tensor | None) -> Tensor:
     """`decoded` itself, whose gradient `latent` (of the same shape) gets, too."""
-    return decoded if latent is None else _Latent.apply(decoded, latent)
+    return decoded if latent is None else _StraightThrough.apply(decoded, latent)
 
 
 class Latents:

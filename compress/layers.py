@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compress.codecs.base import Codec
 from compress.errors import InputError
-from compress.latent import with_latent
+from compress.latent import straight_through
 
 
 class CompressedLayer(nn.Module):
@@ -31,7 +31,7 @@ class CompressedLayer(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The decoded weight, for code that reads `layer.weight`; decoded anew at each access."""
-        return with_latent(self.codec.decode(), self.codec.latent)
+        return straight_through(self.codec.decode(), self.codec.latent)
 
     def extra_repr(self) -> str:
         return f"tied, {self.codec.extra_repr()}" if self.tied else ""
@@ -63,7 +63,7 @@ class CompressedEmbedding(CompressedLayer):
     def forward(self, ids: Tensor) -> Tensor:
         distinct, inverse = torch.unique(ids, return_inverse=True)  # (rows,), (...)
         latent = None if self.codec.latent is None else F.embedding(distinct, self.codec.latent)
-        rows = with_latent(self.codec.decode_rows(distinct), latent)  # (rows, dim)
+        rows = straight_through(self.codec.decode_rows(distinct), latent)  # (rows, dim)
         if self.padding_idx is not None:
             rows = torch.where((distinct == self.padding_idx)[:, None], rows.detach(), rows)
         return F.embedding(inverse, rows)

@@ -35,10 +35,11 @@ LOSS = {"temperature", "logits_weight", "hidden_weight"}  # what sensitivities d
 
 def chosen_layers(
     params: Params, model_dir: Path, data_dir: Path, kept: Path
-) -> tuple[list[SelectedLayer], Allocation | None]:
-    """The layers with their settings: those of the params, or those that the budget pays for.
+) -> tuple[list[SelectedLayer], Allocation | None, dict[str, Path]]:
+    """The layers with their settings: those of the params, or those that the budget pays for; the
+    allocation of the budget; the file with the sensitivity of a layer, by name, where it has one.
 
-    What was measured for the budget is kept in `kept`. Raises InputError for layers that cannot be
+    What was measured is kept in `kept`. Raises InputError for layers that cannot be
     compressed so, and for a budget that nothing fits.
     """
     model, config = skeleton(model_dir), params.quantize
@@ -46,13 +47,13 @@ def chosen_layers(
     if selection.problems:
         raise InputError("\n".join(selection.problems))
     layers = list(selection.layers)
+    weighed = _sensitivity_files(params, layers, model_dir, data_dir, kept)
     if config.budget is None:
-        return layers, None
-    weighed = sensitivity_files(params, layers, model_dir, data_dir, kept)
+        return layers, None, weighed
     found = _measured(params, layers, model_dir, data_dir / "train.parquet", weighed, kept)
     sizes = FileSizes(model, layers, config.rest)
     spent = allocate(sizes, layers, found["curves"], found["sensitivity"], config.budget)
-    return [replace(x, settings=spent.settings[x.ref.name]) for x in layers], spent
+    return [replace(x, settings=spent.settings[x.ref.name]) for x in layers], spent, weighed
 
 
 def tensors_of(layers: Sequence[SelectedLayer], folder: Path) -> dict[str, tuple[Path, str]]:
@@ -70,7 +71,7 @@ def tensors_of(layers: Sequence[SelectedLayer], folder: Path) -> dict[str, tuple
     return found
 
 
-def sensitivity_files(
+def _sensitivity_files(
     params: Params, layers: Sequence[SelectedLayer], model_dir: Path, data_dir: Path, kept: Path
 ) -> dict[str, Path]:
     """The file with the sensitivity of a layer, by its name, for those that params give one."""

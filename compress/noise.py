@@ -17,23 +17,12 @@ from torch import Tensor, nn
 from compress.config import NoiseBlocks, NoiseConfig
 from compress.errors import InputError, ShrinkflowError
 from compress.kmeans import assign, fit
+from compress.latent import straight_through
 from compress.selection import matches
 
 REFRESH_ITERATIONS = 4
 SAMPLES_PER_CENTROID = 64
 SCALAR_BITS = {"int8": 8, "int4": 4}
-
-
-class _StraightThrough(torch.autograd.Function):
-    """Forward: `noisy`. Backward: the whole gradient goes to `weight` (section 4.2)."""
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, noisy: Tensor) -> Tensor:
-        return noisy.view_as(noisy)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return grads[0], None
 
 
 @dataclass
@@ -73,7 +62,8 @@ class BlockNoise:
             (torch.rand(len(blocks), device=weight.device) < self.rate).nonzero().squeeze(1)
         )  # (m,)
         noisy = blocks.clone().index_copy_(0, hit, self._phi(clean, blocks[hit]))
-        return _StraightThrough.apply(weight, noisy.reshape(weight.shape))
+        # The whole gradient goes to the weight (section 4.2).
+        return straight_through(noisy.reshape(weight.shape), weight)
 
     def _phi(self, weight: Tensor, blocks: Tensor) -> Tensor:
         """phi of the `blocks` (m, d) that are hit; the range of int8 and int4 is the weight's."""

@@ -10,7 +10,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from compress.blocks import codebook_problems, from_blocks, row_scales, row_size, to_blocks
+from compress.blocks import (
+    block_weights,
+    by_row,
+    codebook_problems,
+    from_blocks,
+    row_scales,
+    row_size,
+    to_blocks,
+)
 from compress.codecs.base import Codec, Errors, FitReport, register
 from compress.codecs.gather import Bags, gather, make_bags
 from compress.codecs.packed import PackedCodec
@@ -243,15 +251,10 @@ class ProductCodec(PackedCodec):
         An error counts by its square in the weight itself, not in the scaled row.
         """
         high = self.shape[0] if high is None else high
-        part = sensitivity if len(sensitivity) == 1 else sensitivity[low:high]
-        if part[0].numel() > 1:
-            part = part.expand(len(part), *self.shape[1:])
-        part = part.flatten(1)  # (rows | 1, in | 1)
+        part = by_row(sensitivity if len(sensitivity) == 1 else sensitivity[low:high], self.shape)
         if self.row_scale is not None:
             part = part * self.row_scale[low:high, None].square()
-        if part.shape[1] == 1:
-            return part[:, 0].expand(high - low).repeat_interleave(self.blocks_per_row)
-        return to_blocks(part.expand(high - low, -1), self.settings.block_size)
+        return block_weights(part, (high - low, *self.shape[1:]), self.settings.block_size)
 
     def _report(
         self, weight: Tensor, sensitivity: Tensor | None, result: Any, seconds: float

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compress.blocks import row_scales, to_blocks
+from compress.blocks import block_weights, by_row, row_scales, to_blocks
+from compress.kmeans.sampling import draw_by_chance
 from compress.kmeans.sums import cumulative
 
 
@@ -46,7 +47,10 @@ def draw(weight: Tensor, settings: Any, count: int, seed: int, sensitivity: Tens
     """
     blocks = to_blocks(weight, settings.block_size)  # (n, d)
     n = len(blocks)
-    errors = None if sensitivity is None else _by_block(sensitivity, weight, settings.block_size)
+    errors = None
+    if sensitivity is not None:
+        errors = block_weights(by_row(sensitivity, weight.shape), weight.shape, settings.block_size)
+        errors = errors[:, None] if errors.ndim == 1 else errors
     if errors is None or n <= count:
         some = _evenly(n, count, seed)
         masses = torch.ones(len(some), dtype=torch.float64)
@@ -63,24 +67,14 @@ def draw(weight: Tensor, settings: Any, count: int, seed: int, sensitivity: Tens
     return Drawn(points, masses, errors, fitted, n)
 
 
-def _by_block(sensitivity: Tensor, weight: Tensor, d: int) -> Tensor:
-    """(n, d), or (n, 1) where all of a row have one."""
-    if sensitivity[0].numel() == 1:
-        rows = sensitivity.flatten().expand(len(weight))
-        return rows.repeat_interleave(weight[0].numel() // d)[:, None]
-    return to_blocks(sensitivity.expand(weight.shape).contiguous(), d)
-
-
 def _by_energy(blocks: Tensor, errors: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
     """`count` indices, one of every stratum of the chances, and the blocks each stands for."""
     n, generator = len(blocks), torch.Generator().manual_seed(seed)
     energy = (blocks.double().square() * errors).sum(1)
     reach = (torch.arange(1, n + 1, dtype=torch.float64) / n + cumulative(energy[None])[0]) / 2
-    jitter = torch.rand(count, generator=generator, dtype=torch.float64)
-    some = torch.searchsorted(reach, (torch.arange(count) + jitter) / count).clamp_max(n - 1)
-    some = some[torch.randperm(count, generator=generator)]
-    chance = reach[some] - torch.where(some > 0, reach[(some - 1).clamp_min(0)], 0.0)
-    return some, 1.0 / (count * chance.clamp_min(1e-300))
+    index, masses = draw_by_chance(reach[None], count, [generator])
+    order = torch.randperm(count, generator=generator)
+    return index[0, order], masses[0, order]
 
 
 def _evenly(n: int, count: int, seed: int) -> Tensor:

@@ -72,8 +72,7 @@ def shrink(
         found = Clustered(*made)
         return found, excess(found)
 
-    over = excess(start)
-    if most >= packed_size(len(points), bits_for(size)) or over <= 0:
+    if most >= packed_size(len(points), bits_for(size)) or (over := excess(start)) <= 0:
         return start
     high = log(FIRST_PRICE * _mean_error(points, start, weights))
     low, last = high - 4 * GROWTH, high + LAST_PRICE  # `over` is about what a price near 0 leaves

@@ -22,19 +22,29 @@ def coreset(points: Points, size: int, generators: Sequence[torch.Generator]) ->
     few outliers that hold a percent of a layer's energy, and waste themselves on zeroed blocks.
     One point a stratum, in the order of the points; all of them where size >= n.
     """
-    b, n, _ = points.shape
-    if size >= n:
+    if size >= points.shape[1]:
         return points
-    reach = _reach(points)  # (b, n)
-    ticket = strata(size, generators).to(reach.device)
-    index = torch.searchsorted(reach, ticket.expand(b, size).contiguous()).clamp_max(n - 1)
-    before = reach.gather(1, (index - 1).clamp_min(0)).where(index > 0, 0.0)
-    chance = (reach.gather(1, index) - before).clamp_min(1e-300)
-    share = (1.0 / (size * chance))[:, :, None]  # (b, size, 1)
+    index, masses = draw_by_chance(_reach(points), size, generators)
+    share = masses[:, :, None]  # (b, size, 1)
     drawn = points.take(index)
     if drawn.weights is not None:
         share = share * drawn.weights
     return replace(drawn, weights=share.float())
+
+
+def draw_by_chance(
+    reach: torch.Tensor, size: int, generators: Sequence[torch.Generator]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One point of each of `size` strata of the running chances `reach` (b, n) float64.
+
+    Returns indices (b, size), ascending, and how many points each stands for.
+    """
+    b, n = reach.shape
+    ticket = strata(size, generators).to(reach.device)
+    index = torch.searchsorted(reach, ticket.expand(b, size).contiguous()).clamp_max(n - 1)
+    before = reach.gather(1, (index - 1).clamp_min(0)).where(index > 0, 0.0)
+    chance = (reach.gather(1, index) - before).clamp_min(1e-300)
+    return index, 1.0 / (size * chance)
 
 
 def sample_parts(
