@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.kmeans_layers import minilm
 from compress.codecs.base import codec_class
+from compress.kmeans.entropy_constrained import code_masses, entropy
 from compress.progress import progress_bar
 
 GROUPS = {
@@ -31,22 +32,20 @@ def measure(group: str, method: str, settings: dict[str, Any]) -> str:
     """One row: entropy of a code, bytes packed and as stored, in how many layers it pays."""
     cls: type[Any] = codec_class(method)
     packed = stored = coded = layers = codes = 0
-    entropy = 0.0
+    bits = 0.0
     for name, weight in minilm().items():
         if not any(fnmatch(f".{name}", pattern) for pattern in GROUPS[group]):
             continue
         codec, _ = cls.fit(weight, cls.Settings(**settings))
         stream = codec.coded_codes()
-        counts = codec._indices().long().bincount().double()
-        share = counts[counts > 0] / codec.count
-        entropy -= codec.count * float((share * share.log2()).sum())
+        bits += codec.count * entropy(code_masses(codec._indices().long(), codec.size))
         packed += codec.packed_bytes
         stored += codec.packed_bytes if stream is None else len(stream)
         coded, layers, codes = coded + (stream is not None), layers + 1, codes + codec.count
     values = ", ".join(f"{value:g}" for value in settings.values())
     saved = 100 * (1 - stored / packed)
     return (
-        f"| {group} | {method} {values} | {codec.bits} | {entropy / codes:.2f} | {packed:,} "
+        f"| {group} | {method} {values} | {codec.bits} | {bits / codes:.2f} | {packed:,} "
         f"| {stored:,} | {saved:.1f} % | {coded} of {layers} |"
     )
 
