@@ -8,8 +8,8 @@ with them every step sees all data, and hundreds of steps do for ten thousands.
 """
 
 import time
-from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any, ClassVar, Literal, Self
+from dataclasses import asdict
+from typing import Annotated, Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from compress.codecs.moments import ROWS, VECTOR, checked_moments, squares
 from compress.codecs.registry import register
-from compress.codecs.report import FitReport
+from compress.codecs.report import FitReport, OutputReport
 from compress.codecs.uniform import GridConfig, UniformCodec
 from compress.config import Positive
 
@@ -38,21 +38,15 @@ class AdaRoundConfig(GridConfig):
     iterations: Positive = 500
 
 
-@dataclass(frozen=True)
-class AdaRoundReport(FitReport):
-    """output_distortion: mean square of the error of the layer's output over that of the output;
-    output_distortion_nearest: the same of nearest rounding. None without moments."""
-
-    output_distortion: float | None = field(default=None, kw_only=True)
-    output_distortion_nearest: float | None = field(default=None, kw_only=True)
-
-
 @register("adaround")
 class AdaRoundCodec(UniformCodec):
     """Stored and finetuned as `uniform` is: packed codes, steps, zero points."""
 
     Settings = AdaRoundConfig
-    needs: ClassVar[str | None] = "moments"
+
+    @classmethod
+    def needed(cls, settings: AdaRoundConfig) -> str | None:
+        return "moments"
 
     @classmethod
     @torch.no_grad()
@@ -75,7 +69,7 @@ class AdaRoundCodec(UniformCodec):
         started = time.perf_counter()
         codec, report = super().fit(weight, settings, seed=seed, sensitivity=sensitivity)
         if statistics is None:
-            return codec, AdaRoundReport(**asdict(report))
+            return codec, OutputReport(**asdict(report))
         rows = weight.detach().float().flatten(1)  # (out, n)
         metrics = checked_moments(statistics, rows)
         codes, scale, zero = codec._on_grid()
@@ -91,7 +85,7 @@ class AdaRoundCodec(UniformCodec):
         given = cls.checked_sensitivity(sensitivity, weight)
         report = codec.measured(weight.detach().float(), started, given)
         ratios = (errors[:2] / errors[2].clamp_min(1e-300)).tolist()
-        return codec, AdaRoundReport(
+        return codec, OutputReport(
             **asdict(report), output_distortion=ratios[0], output_distortion_nearest=ratios[1]
         )
 

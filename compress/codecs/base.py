@@ -28,8 +28,6 @@ class Codec(nn.Module):
     Settings: ClassVar[type[CodecConfig]]
     latent: nn.Parameter | None  # what learns beside or in place of the codes (compress.learning)
     weighs: ClassVar[bool] = True  # whether `fit` weights errors by a sensitivity
-    # What `fit` takes as `statistics`: a kind that compress.calibration.measure knows.
-    needs: ClassVar[str | None] = None
     coded_tensor: ClassVar[str] = "codes"  # what `coded_codes` and `expect_coded` are about
 
     def __init__(self, shape: Sequence[int], settings: CodecConfig):
@@ -48,8 +46,9 @@ class Codec(nn.Module):
 
     @classmethod
     def needed(cls, settings: Any) -> str | None:
-        """What `fit` takes as `statistics` of a layer with these settings."""
-        return cls.needs
+        """What `fit` takes as `statistics` of a layer with these settings: a kind that
+        compress.calibration.measure knows."""
+        return None
 
     def biased(self, bias: Tensor | None) -> Tensor | None:
         """The bias of the layer, with what the method adds to its output."""

@@ -36,7 +36,6 @@ class NeuronsCodec(Codec):
     Settings = NeuronsConfig
     settings: NeuronsConfig
     weighs = False
-    needs: ClassVar[str | None] = "neurons"
     coded_tensor: ClassVar[str] = "part.codes"
     neurons: Tensor
     shift: Tensor | None
@@ -53,6 +52,10 @@ class NeuronsCodec(Codec):
             self.part = codec_class(settings.part.method).empty(kept, settings.part)
         shift = torch.zeros(shape[0]) if settings.balance and not writes(shape) else None
         self.register_buffer("shift", shift)
+
+    @classmethod
+    def needed(cls, settings: NeuronsConfig) -> str | None:
+        return "neurons"
 
     @classmethod
     def problems(cls, shape: Sequence[int], settings: NeuronsConfig) -> list[str]:

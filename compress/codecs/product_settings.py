@@ -1,11 +1,11 @@
 """What product quantization can be asked for, and what it reports."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from compress.codecs.report import FitReport
+from compress.codecs.report import OutputReport
 from compress.config import CodecConfig, Positive
 from compress.kmeans.relaxation import RELAXATION
 
@@ -38,12 +38,9 @@ class CodebookConfig(CodecConfig):
 
 
 @dataclass(frozen=True)
-class ProductReport(FitReport):
+class ProductReport(OutputReport):
     """The fit of one codebook; `usage[c]` is the number of blocks that use centroid c. Dead are
     those that k-means left without a block, not those that `code_bits` gave up for their price.
-
-    output_distortion: mean square of the error of the layer's output over that of the output;
-    output_distortion_nearest: the same before error feedback. None without it.
     """
 
     empty_initial: int
@@ -53,5 +50,3 @@ class ProductReport(FitReport):
     distortion_trace: list[float]
     empty_trace: list[int]
     usage: list[int]
-    output_distortion: float | None = field(default=None, kw_only=True)
-    output_distortion_nearest: float | None = field(default=None, kw_only=True)

@@ -24,6 +24,19 @@ class FitReport:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class OutputReport(FitReport):
+    """The fit of a method that looks at the output of the layer.
+
+    output_distortion: mean square of the output's error over that of the output;
+    output_distortion_nearest: the same had each weight or block taken what is nearest to it. None
+    where nothing was known of the inputs.
+    """
+
+    output_distortion: float | None = field(default=None, kw_only=True)
+    output_distortion_nearest: float | None = field(default=None, kw_only=True)
+
+
 @dataclass
 class Errors:
     """Sums of squares of a weight and of what its decoded form lacks, and both times a sensitivity.
