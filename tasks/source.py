@@ -41,9 +41,12 @@ def modules(entry: str) -> tuple[str, ...]:
 def code_version(entries: Iterable[str], *, without: Iterable[str] = ()) -> str:
     """SHA-256 over the code of `entries` and all they import, less comments and docstrings.
 
-    A process sees one version of the code, that of the first call, as it runs one version.
+    `without`: modules, or packages with all in them, that count for nothing. A process sees one
+    version of the code, that of the first call, as it runs one version.
     """
-    names = {name for entry in entries for name in modules(entry)} - set(without)
+    names = {name for entry in entries for name in modules(entry)}
+    for out in without:
+        names = {name for name in names if name != out and not name.startswith(f"{out}.")}
     text = "\n".join(f"# {name}\n{_first_seen(name)}" for name in sorted(names))
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -11,7 +11,7 @@ def test_relative_paths_are_read_against_base(tmp_path):
 
 
 def test_inside_a_package(tmp_path):
-    assert local_path("package:compress/config.py", tmp_path).name == "config.py"
+    assert local_path("package:compress/errors.py", tmp_path).name == "errors.py"
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,18 @@ def test_imports_are_followed_through_packages_and_functions():
     assert "compress.kmeans.lloyd" in source.modules("compress.training")
 
 
+def test_a_package_left_out_is_left_out_with_all_its_modules(tree):
+    def of_the_rest():
+        source.forget()
+        return source.code_version(["compress.data"], without=["compress.config"])
+
+    whole, rest = version("compress.data"), of_the_rest()
+    file = tree / "compress/config/quantize.py"
+    file.write_text(file.read_text() + "\nEXTRA = 1\n")
+    assert version("compress.data") != whole
+    assert of_the_rest() == rest
+
+
 def test_files_are_found_without_importing():
     assert source.source_file("compress.kmeans").name == "__init__.py"
     assert source.source_file("compress.blocks") == source.ROOT / "compress/blocks.py"
