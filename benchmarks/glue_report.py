@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.glue_cells import Row, Spec, Table
 from benchmarks.markdown import table
+from compress.metrics import drop
 
 Results = Sequence[Mapping[str, Any]]  # of cells, as glue_run keeps them
 MINUS = "−"
@@ -61,10 +62,11 @@ def lines(spec: Spec, results: Results) -> dict[tuple[str, str], Line]:
             own = dict(sorted(scores[task.name, row.name].items()))
             dense = scores.get((task.name, spec.rows[0].name), {})
             below = scores.get((task.name, row.on or spec.rows[0].name), {})
+            metric = next(iter(found.values()))["metric"]
             made[task.name, row.name] = Line(
                 scores=own,
-                drops=[dense[s] - own[s] for s in own if s in dense],
-                changes=[own[s] - below[s] for s in own if s in below],
+                drops=[drop(metric, dense[s], own[s]) for s in own if s in dense],
+                changes=[-drop(metric, below[s], own[s]) for s in own if s in below],
                 bytes=_mean(found, "bytes") or 0.0,
                 ratio=statistics.mean(
                     r["uncompressed"]["bytes"] / r["bytes"] for r in found.values()
