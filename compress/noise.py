@@ -101,6 +101,7 @@ class QuantNoise:
     ):
         self._noises: dict[int, tuple[nn.Module, BlockNoise]] = {}  # by weight
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._rate, self._warmup = config.rate, config.warmup_fraction
         if config.layerdrop > 0:
             self._drop_layers(model, config.layerdrop)
         if config.function != "none" and config.rate > 0:
@@ -137,6 +138,12 @@ class QuantNoise:
         """Refits every codebook to the present weights."""
         for module, noise in self._noises.values():
             noise.refresh(module.weight)  # type: ignore[arg-type]
+
+    def advance(self, done: float) -> None:
+        """Sets the rate for a step before which the part `done` of all steps was taken."""
+        share = min(1.0, done / self._warmup) if self._warmup else 1.0
+        for _, noise in self._noises.values():
+            noise.rate = share * self._rate
 
     def remove(self) -> None:
         """Takes every hook off again."""

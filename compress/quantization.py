@@ -109,7 +109,7 @@ def recover(
     set_seed(params.seed)
     tokenizer = load_tokenizer(student_dir)
     teacher, student = load_model(teacher_dir), load_model(student_dir)
-    recovery, validation = params.quantize.finetune, None
+    recovery, validation = params.quantize.recovery(group), None
     every = Rows(data_dir / "train.parquet")
     rows: Dataset[Any] = every
     if recovery.patience:

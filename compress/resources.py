@@ -25,7 +25,8 @@ def memory_by_stage(
     params: Params, shape: Shape, layers: Sequence[SelectedLayer]
 ) -> dict[str, int]:
     """Peak bytes of the stages that need much."""
-    length, recovery = params.data.max_length, params.quantize.finetune
+    length, quantize = params.data.max_length, params.quantize
+    most_rows = max(quantize.recovery(group.name).batch_size for group in quantize.groups)
     kinds = sensitivities(params)
     words = not params.data.kind.classes
     sizes = [_elements_and_blocks(layer, kinds[layer.group] != "none") for layer in layers]
@@ -36,8 +37,7 @@ def memory_by_stage(
         ),
         "quantize": max(
             estimates.clustering_memory(sizes, params.quantize.workers),
-            estimates.recovery_memory(shape, recovery.batch_size, length, words=words)
-            + _learning(layers),
+            estimates.recovery_memory(shape, most_rows, length, words=words) + _learning(layers),
             estimates.BASE + 4 * shape.parameters + min(moments, 2 * MEMORY),
         ),
     }
@@ -98,13 +98,17 @@ def seconds_by_stage(
         shape = wide
     found["finetune"] = _training(shape, params.finetune, train, length, speed)
 
-    recovery = _training(shape, params.quantize.finetune, train, length, speed, teacher=True)
+    names = [group.name for group in params.quantize.groups]
+    recoveries = [
+        _training(shape, params.quantize.recovery(name), train, length, speed, teacher=True)
+        for name in names
+    ]
     clustering = sum(_clustering_operations(layer) for layer in layers)
     clustering /= speed * estimates.CLUSTER_EFFICIENCY
     clustering += estimates.CLUSTER_SECONDS * len(layers)
-    groups = len(params.quantize.groups)
     clustering += _measuring(params, shape, layers, train, length) / (speed * estimates.EFFICIENCY)
-    found["quantize"] = None if recovery is None else clustering + groups * recovery
+    known = [seconds for seconds in recoveries if seconds is not None]
+    found["quantize"] = clustering + sum(known) if len(known) == len(names) else None
 
     held_out = rows.get("validation", params.data.holdout or params.data.max_validation_rows)
     work = 2 * shape.operations((held_out or 0) * length, length)  # dense and compressed

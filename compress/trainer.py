@@ -54,13 +54,24 @@ class Trained:
 class _Follow(TrainerCallback):
     """Shows progress, marks whole checkpoints and stops where the loss is no number."""
 
-    def __init__(self, bar: Bar, refresh: Callable[[], object] | None, every: int):
+    def __init__(
+        self,
+        bar: Bar,
+        refresh: Callable[[], object] | None,
+        every: int,
+        advance: Callable[[float], object] | None,
+    ):
         self._bar, self._refresh, self._every = bar, refresh, every
+        self._advance = advance
         self._note = ""
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         if self._refresh is not None:
             self._refresh()
+
+    def on_step_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
+        if self._advance is not None:
+            self._advance(state.global_step / state.max_steps)
 
     def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         self._bar.update(state.global_step, state.max_steps, self._note)
@@ -96,6 +107,7 @@ def train(
     collator: Any = None,
     refresh: Callable[[], object] | None = None,
     refresh_steps: int = 0,
+    advance: Callable[[float], object] | None = None,
     trainer_class: type[Trainer] = Trainer,
     parameters: list[dict[str, Any]] | None = None,
     validation: Dataset[Any] | None = None,
@@ -105,7 +117,8 @@ def train(
     """Trains `model` in place by `config`, resuming from the last whole checkpoint in `work_dir`.
 
     `refresh` runs at the start and after every `refresh_steps` steps; the checkpoint interval is a
-    multiple of them, so that a resumed run does the same as one that was never stopped.
+    multiple of them, so that a resumed run does the same as one that was never stopped. `advance`
+    is told before every step which part of them is done.
     `parameters` are optimizer groups with their own learning rates (default: one for all). With
     `validation` the loss on it is measured at every checkpoint: the model ends as the best of them,
     and training after `patience` without a better one.
@@ -123,7 +136,7 @@ def train(
             train_dataset=rows,
             data_collator=collator or (Batches(tokenizer) if tokenizer else None),
             eval_dataset=validation,
-            callbacks=[_Follow(bar, refresh, refresh_steps), *stop],
+            callbacks=[_Follow(bar, refresh, refresh_steps, advance), *stop],
             optimizer_cls_and_kwargs=optimizer,
             **trainer_options,
         )

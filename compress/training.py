@@ -99,6 +99,7 @@ def _train_with_noise(
             title=title,
             collator=collator,
             refresh=noise.refresh,
+            advance=noise.advance,
             refresh_steps=params.noise.refresh_steps,
         )
     if is_first():

@@ -57,13 +57,13 @@ def method_version(module: str) -> str:
     return source.code_version([module], without=SETTINGS)
 
 
-def group_key(*, before: str, layers: Mapping[str, str], params: Params) -> str:
+def group_key(*, group: str, before: str, layers: Mapping[str, str], params: Params) -> str:
     """Names a recovered group: the state before it, its layers' keys, how it is finetuned."""
     return key(
         kind="group",
         before=before,
         layers=dict(layers),
-        recovery=params.quantize.finetune.model_dump(mode="json"),
+        recovery=params.quantize.recovery(group).model_dump(mode="json"),
         rest=params.quantize.rest,
         metric=params.data.metric,
         seed=params.seed,

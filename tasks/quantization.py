@@ -83,7 +83,7 @@ def recover_group(
 
     check_unchanged(TABLE["quantize"].code)
     workspace, params = opened(root)
-    key = caching.group_key(before=before, layers=keys, params=params)
+    key = caching.group_key(group=group, before=before, layers=keys, params=params)
     work = workspace.work("quantize") / f"{group}-{key[:16]}"
     result = {"key": key, "folder": str(work / "model")}
     facts = read_json(work / DONE) if is_whole(work / "model") else {}

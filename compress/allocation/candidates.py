@@ -24,7 +24,7 @@ def layer_candidates(
     for name, method in methods().items():
         if only in (None, name):
             found += method.candidates(shape, nominal)
-    if quantize.finetune.reassign_steps:
+    if quantize.recovery(group).reassign_steps:
         found = [s for s in found if not s.keeps_codes]
     fits = [s for s in found if not codec_class(s.method).problems(shape, s)]
     unique = {settings.model_dump_json(): settings for settings in fits}

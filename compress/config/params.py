@@ -94,11 +94,14 @@ class Params(Section):
         for name, section in (
             ("pretrain", self.pretrain),
             ("finetune", self.finetune),
-            ("quantize.finetune", self.quantize.finetune),
+            *(
+                (f"quantize.finetune, group {group.name}", self.quantize.recovery(group.name))
+                for group in self.quantize.groups
+            ),
         ):
             if section.batch_size % processes:
                 raise ValueError(
-                    f"{name}.batch_size {section.batch_size} does not divide among "
+                    f"{name}: batch_size {section.batch_size} does not divide among "
                     f"compute.processes {processes}"
                 )
         return self

@@ -15,6 +15,7 @@ Sensitivity = Literal["none", "activations", "fisher"]
 class GroupConfig(Section):
     """Layers that are quantized together; every other key is a setting of the group's method.
 
+    `finetune` has what differs in the recovery after this group from that of the section.
     In a pattern `*` stands for one part of a dotted name and `**` for any number of parts.
     """
 
@@ -23,6 +24,7 @@ class GroupConfig(Section):
     layers: Annotated[list[str], Field(min_length=1)]
     method: str | None = None
     sensitivity: Sensitivity | None = None
+    finetune: dict[str, Any] = Field(default_factory=dict)
 
 
 class BudgetConfig(Section):
@@ -69,36 +71,46 @@ class QuantizeConfig(Section):
         inherited = self.method_settings if method == self.method else {}
         return codec_config(method, inherited | (group.model_extra or {}))
 
+    def recovery(self, group: str) -> RecoveryConfig:
+        """How the named group is finetuned: what it says itself, else the section."""
+        own = next(entry.finetune for entry in self.groups if entry.name == group)
+        return RecoveryConfig.model_validate(self.finetune.model_dump() | own)
+
     def sensitivity_of(self, group: GroupConfig) -> Sensitivity:
         """What the errors of the layers of `group` are weighted by: its own, else the section's."""
         return group.sensitivity or self.sensitivity
-
-    @model_validator(mode="after")
-    def _codes_have_one_judge(self) -> Self:
-        weighed = any(self.sensitivity_of(group) != "none" for group in self.groups)
-        if self.finetune.reassign_steps and weighed:
-            raise ValueError(
-                "re-assignment takes the nearest centroid, whatever the sensitivity; give either "
-                "`finetune.reassign_steps` or `sensitivity`"
-            )
-        return self
 
     @model_validator(mode="after")
     def _settings_of_the_methods(self) -> Self:
         own = codec_config(self.method, self.method_settings)
         self.method_settings.update(own.model_dump(exclude={"method"}))
         problems: list[InitErrorDetails] = []
-        kept = []
         for i, group in enumerate(self.groups):
             try:
-                kept.append(self.settings(group).keeps_codes)
+                self.settings(group)
             except ValidationError as error:
                 problems += moved(("groups", i), error)
+            try:
+                self.recovery(group.name)
+            except ValidationError as error:
+                problems += moved(("groups", i, "finetune"), error)
         if problems:
             raise ValidationError.from_exception_data(type(self).__name__, problems)
-        if self.finetune.reassign_steps and any(kept):
-            raise ValueError(
-                "codes of `code_bits` or `error_feedback` cannot be assigned anew: their size "
-                "would change, or their error"
-            )
+        return self
+
+    @model_validator(mode="after")
+    def _codes_have_one_judge(self) -> Self:
+        for group in self.groups:
+            if not self.recovery(group.name).reassign_steps:
+                continue
+            if self.settings(group).keeps_codes:
+                raise ValueError(
+                    "codes of `code_bits` or `error_feedback` cannot be assigned anew: their size "
+                    "would change, or their error"
+                )
+            if self.sensitivity_of(group) != "none":
+                raise ValueError(
+                    "re-assignment takes the nearest centroid, whatever the sensitivity; give "
+                    "either `finetune.reassign_steps` or `sensitivity`"
+                )
         return self

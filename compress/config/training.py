@@ -36,7 +36,8 @@ class PretrainConfig(TrainingConfig):
 
 
 class NoiseConfig(Section):
-    """Quant-Noise (Fan et al. 2020): the share of blocks that is noised in each forward pass.
+    """Quant-Noise (Fan et al. 2020): the share of blocks that is noised in each forward pass. It
+    grows evenly from 0 to `rate` in the first `warmup_fraction` of the steps.
 
     Its blocks are its own, else those of `quantize`, never those of a group: another block size of
     one group leaves the training, and with it the layers of the other groups, as they were.
@@ -44,6 +45,7 @@ class NoiseConfig(Section):
 
     function: NoiseFunction = "codebook"
     rate: Annotated[float, Field(ge=0, le=1)] = 0.1
+    warmup_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
     block_size: Positive | None = None
     codebook_size: Annotated[int, Field(ge=2, le=65536)] | None = None
     refresh_steps: Positive = 50

@@ -54,6 +54,20 @@ def test_codes_are_not_re_assigned_without_the_sensitivity_they_were_chosen_by(
         load_params(path, both)
 
 
+def test_a_group_may_be_finetuned_otherwise(tmp_path, small_params):
+    path = write(tmp_path, small_params)
+    own = ["quantize.finetune.temperature=3.0", "quantize.groups.ffn.finetune={max_steps: 77}"]
+    quantize = load_params(path, own).quantize
+    ffn, embeddings = quantize.recovery("ffn"), quantize.recovery("embeddings")
+    assert ffn.max_steps == 77 and ffn.temperature == embeddings.temperature == 3.0
+    assert embeddings == quantize.finetune
+    assert ffn == embeddings.model_copy(update={"max_steps": 77})
+    with pytest.raises(InputError, match=r"groups\.0\.finetune\.max_step"):
+        load_params(path, ["quantize.groups.ffn.finetune={max_step: 7}"])
+    with pytest.raises(InputError, match=r"augment"):
+        load_params(path, ["quantize.groups.ffn.finetune={augment: 0.1, label_weight: 1}"])
+
+
 def test_labels_are_not_learned_from_texts_with_other_words(tmp_path, small_params):
     path = write(tmp_path, small_params)
     both = ["quantize.finetune.augment=0.2", "quantize.finetune.label_weight=0.5"]

@@ -57,6 +57,13 @@ def test_a_call_that_was_stopped_goes_on_with_its_group(tmp_path, call, small_pa
     assert same(again) == same(whole)
 
 
+def test_a_group_takes_the_steps_that_it_asks_for(call, small_params):
+    small_params["quantize"]["finetune"]["max_steps"] = 10
+    small_params["quantize"]["groups"][1]["finetune"] = {"max_steps": 20}
+    ffn, embeddings = call(small_params).groups
+    assert [ffn["curve"][-1]["step"], embeddings["curve"][-1]["step"]] == [10, 20]
+
+
 def test_post_training_trains_nothing(tmp_path, call, small_params, finetuned, monkeypatch):
     monkeypatch.setattr(quantization, "recover", None)
     layers = [name for group in small_params["quantize"]["groups"] for name in group["layers"]]

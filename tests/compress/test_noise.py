@@ -87,6 +87,18 @@ def test_rate_is_the_share_of_whole_blocks():
     assert zeroed.float().mean().item() == pytest.approx(0.2, abs=0.03)
 
 
+def test_the_rate_grows_in_the_warmup_and_stays_then():
+    model, shares = nn.Linear(8, 2000, bias=False), []  # a block is a row
+    config = NoiseConfig(function="zero", rate=0.5, warmup_fraction=0.4)
+    torch.manual_seed(0)
+    with quant_noise(model, {"": NoiseBlocks()}, config) as noise:
+        for done in (0.0, 0.1, 0.2, 0.4, 0.9):
+            noise.advance(done)
+            shares.append((model(torch.ones(1, 8)) == 0).float().mean().item())
+    assert shares[0] == 0.0
+    assert shares[1:] == pytest.approx([0.125, 0.25, 0.5, 0.5], abs=0.04)
+
+
 def test_mean_function():
     weight = torch.arange(16.0).reshape(2, 8)
     noisy = BlockNoise("mean", rate=0.999999, block_size=4)(weight)

@@ -65,8 +65,11 @@ def test_resumed_run_ends_with_the_same_bytes(
     small_params["depth"] = {"share": share}
     params = prepared(
         finetune={"max_steps": 30, "checkpoint_steps": 10},
-        noise={"function": function, "rate": 0.3, "layerdrop": 0.2 * (share > 1)},
-    )
+        noise={
+            "function": function, "rate": 0.3, "warmup_fraction": 0.9,
+            "layerdrop": 0.2 * (share > 1),
+        },
+    )  # fmt: skip
     whole = run(params, tmp_path, "whole")
 
     steps = []

@@ -136,12 +136,15 @@ def with_group(params, **values):
 
 
 def test_a_group_is_redone_for_its_finetuning_and_not_for_the_number_of_workers(params):
+    [group] = [entry.name for entry in params.quantize.groups]
+
     def key(p, before="b", layers=None):
-        return caching.group_key(before=before, layers=layers or {"a": "1"}, params=p)
+        return caching.group_key(group=group, before=before, layers=layers or {"a": "1"}, params=p)
 
     assert key(params) == key(change(params, "quantize", workers=7))
     assert key(params) == key(change(params, "finetune", epochs=9))
     assert key(params) != key(change(params, "quantize.finetune", temperature=9.0))
+    assert key(params) != key(with_group(params, finetune={"temperature": 9.0}))
     assert key(params) != key(params, before="c")
     assert key(params) != key(params, layers={"a": "2"})
 
