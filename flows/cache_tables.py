@@ -6,7 +6,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from flows.console import note, output, size
+from flows.console import note, output
+from tasks.formats import size
 from tasks.pruning import Survey
 from tasks.store import StoredFile
 

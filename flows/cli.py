@@ -41,7 +41,7 @@ def plan(params: ParamsFile = DEFAULT, overrides: Overrides = None) -> None:
     with failures():
         from compress.errors import PlanError
         from compress.params_yaml import load_params
-        from flows.console import show_plan
+        from flows.layer_tables import show_plan
         from tasks.planning import plan_of
 
         values, base = load_params(params, overrides or ()), params.absolute().parent
@@ -49,7 +49,7 @@ def plan(params: ParamsFile = DEFAULT, overrides: Overrides = None) -> None:
         if values.quantize.budget is None or problems:
             show_plan(found)
         else:
-            from flows.console import show_budget
+            from flows.layer_tables import show_budget
             from tasks.budget_plan import budget_plan
             from tasks.workspace import workspace_of
 
@@ -67,7 +67,8 @@ def run(params: ParamsFile = DEFAULT, overrides: Overrides = None) -> None:
 
     with failures():
         from compress.params_yaml import load_params
-        from flows.console import note, show_next_steps, show_summary
+        from flows.console import note
+        from flows.results import show_next_steps, show_summary
         from tasks.lock import workspace_lock
         from tasks.params_file import set_up
         from tasks.summary import summarize
@@ -98,7 +99,8 @@ def sweep(
     from flows.session import failures, flow_session
 
     with failures():
-        from flows.console import note, show_sweep
+        from flows.console import note
+        from flows.results import show_sweep
         from tasks.sweep import members, outcome, ratios_of, write_sweep
         from tasks.workspace import workspace_of
 
@@ -152,7 +154,7 @@ def evaluate(folder: Folder, params: ParamsFile = DEFAULT, overrides: Overrides 
 
     with failures():
         from compress.params_yaml import load_params
-        from flows.console import show_scores
+        from flows.results import show_scores
         from tasks.planning import evaluate_folder
 
         values = load_params(params, overrides or ())
@@ -165,7 +167,7 @@ def inspect(folder: Folder) -> None:
     from flows.session import failures
 
     with failures():
-        from flows.console import show_model
+        from flows.layer_tables import show_model
         from tasks.planning import inspect_folder
 
         show_model(folder, inspect_folder(folder))
@@ -229,7 +231,8 @@ def stream(
     from flows.session import failures
 
     with failures():
-        from flows.console import note, show_stream
+        from flows.console import note
+        from flows.results import show_stream
         from tasks import streaming
         from tasks.workspace import Workspace
 

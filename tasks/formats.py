@@ -10,7 +10,7 @@ def size(count: float) -> str:
         if count >= scale:
             digits = 1 if count >= 10 * scale else 2
             return f"{count / scale:.{digits}f} {unit}"
-    return f"{count / 1e3:.0f} kB"
+    return f"{count / 1e3:.0f} kB" if count >= 1e3 else f"{count:.0f} B"
 
 
 def cell(value: Any, form: str = ",.0f") -> str:
@@ -26,6 +26,10 @@ def times(ratio: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`8.3 s`, `2 min 05 s`."""
+    """`8.3 s`, `2 min 05 s`, `1 h 12 min`."""
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
+    if not minutes:
+        return f"{seconds:.1f} s"
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
