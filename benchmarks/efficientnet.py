@@ -26,10 +26,13 @@ from benchmarks import efficientnet_lite, photographs
 from benchmarks.markdown import table
 from compress import replacement
 from compress.calibration.activations import activations
+from compress.calibration.moments import moments
 from compress.checkpoint import save_compressed
 from compress.codecs.registry import codec_class
 from compress.config import CodecConfig, QuantizeConfig, RecoveryConfig
 from compress.distillation import DistillationTrainer
+from compress.fitting import Weight, fit_weights
+from compress.learning import learning
 from compress.progress import progress_bar
 from compress.quantization import parameter_groups
 from compress.seeds import layer_seed
@@ -91,28 +94,70 @@ def compress(
     recovery: RecoveryConfig | None,
     work: Path,
 ) -> None:
-    """Group by group: clusters in `model` itself, errors weighted by activations, then distils it
-    from what it was on `images` (n, 3, h, w); without `recovery` nothing is trained."""
+    """Group by group: fits the layers in `model` itself, then distils it from what it was on
+    `images` (n, 3, h, w); without `recovery` nothing is trained."""
     teacher = copy.deepcopy(model)
     for group in dict.fromkeys(layer.group for layer in layers):
-        own = [layer for layer in layers if layer.group == group]
-        batches = [{"pixel_values": part} for part in images[: 8 * BATCH].split(BATCH)]
-        weights = activations(model.eval(), batches, [layer.ref for layer in own])
-        with progress_bar(f"compress {group}", len(own)) as bar:
-            for layer in own:
-                _compress_layer(model, layer, weights[layer.ref.name])
-                bar.advance()
-        if recovery is None:
-            continue
-        set_seed(0)
+        dense = fit(model, [layer for layer in layers if layer.group == group], images)
+        if recovery is not None:
+            distil(model, dense, teacher, images, recovery, work / group)
+
+
+def fit(
+    model: PreTrainedModel, layers: Sequence[SelectedLayer], images: Tensor
+) -> dict[str, Tensor]:
+    """Puts the layers into `model` compressed, errors weighted by activations on some of `images`;
+    returns their weights as they were, by name."""
+    weights, statistics = calibrated(model, layers, images)
+    dense = {}
+    with progress_bar("compress layers", len(layers)) as bar:
+        for layer in layers:
+            name = layer.ref.name
+            dense[name] = model.get_parameter(layer.ref.tensor).detach()
+            given = weights[name], statistics.get(name)
+            weight = Weight(name, dense[name], layer_seed(0, name), *given)
+            [(_, codec, _)] = fit_weights([weight], layer.settings)
+            replacement.replace(model, layer.ref, codec)
+            bar.advance()
+    return dense
+
+
+def calibrated(
+    model: PreTrainedModel, layers: Sequence[SelectedLayer], images: Tensor
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """By layer: what errors are weighted by, and the moments of the inputs where they are used."""
+    batches = [{"pixel_values": part} for part in images[: 8 * BATCH].split(BATCH)]
+    model.eval()
+    asking = [
+        layer.ref
+        for layer in layers
+        if codec_class(layer.settings.method).needed(layer.settings) == "moments"
+    ]
+    found = moments(model, batches, asking) if asking else {}
+    return activations(model, batches, [layer.ref for layer in layers]), found
+
+
+def distil(
+    model: PreTrainedModel,
+    dense: Mapping[str, Tensor],
+    teacher: nn.Module,
+    images: Tensor,
+    recovery: RecoveryConfig,
+    work: Path,
+) -> None:
+    """Logits against those of `teacher`; methods that learn start from their `dense` weights."""
+    codecs: dict[str, Any] = {name: model.get_submodule(name) for name in dense}
+    learned = {n: w for n, w in dense.items() if codecs[n].codec.learns(recovery)}
+    set_seed(0)
+    with learning(model, learned):
         train(
             model,
             None,
             Images(images),
             recovery,
-            work_dir=work / group,
+            work_dir=work,
             seed=0,
-            title=f"recover {group}",
+            title="recover",
             collator=collate,
             trainer_class=DistillationTrainer,
             parameters=parameter_groups(model, recovery),
@@ -120,13 +165,6 @@ def compress(
             recovery=recovery,
         )
     model.eval()
-
-
-def _compress_layer(model: nn.Module, layer: SelectedLayer, sensitivity: Tensor) -> None:
-    weight, seed = model.get_parameter(layer.ref.tensor), layer_seed(0, layer.ref.name)
-    method = codec_class(layer.settings.method)
-    codec, _ = method.fit(weight, layer.settings, seed=seed, sensitivity=sensitivity)
-    replacement.replace(model, layer.ref, codec)
 
 
 @torch.inference_mode()
