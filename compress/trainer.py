@@ -1,13 +1,6 @@
-"""Hugging Face's Trainer as this project uses it: quiet, on CPU or GPU, resumable after a kill.
+"""Hugging Face's Trainer as this project uses it: quiet, on CPU or GPU, resumable after a kill."""
 
-A checkpoint counts only once its marker is there, with the digest of every file, so that one that
-was cut off in the middle, or damaged since, is never read.
-"""
-
-import json
-import logging
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,15 +23,12 @@ from transformers import (
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
 
-from compress.atomic import new_file
 from compress.config import TrainingConfig
 from compress.errors import ShrinkflowError
 from compress.progress import Bar, progress_bar
 from compress.rows import Batches
-from compress.verify import file_digest
+from compress.training_state import last_checkpoint, write_marker
 
-logger = logging.getLogger(__name__)
-MARKER = "complete"
 LOGGED = ("loss", "learning_rate", "grad_norm")
 
 
@@ -255,37 +245,3 @@ def has_bfloat16() -> bool:
         torch.cpu, "get_capabilities", dict
     )()  # not in every torch
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-def last_checkpoint(work_dir: Path) -> str | None:
-    """The newest checkpoint that is whole; what is not is removed."""
-    folders = sorted(work_dir.glob("checkpoint-*"), key=lambda f: int(f.name.rsplit("-", 1)[1]))
-    for folder in reversed(folders):
-        if _is_whole(folder):
-            return str(folder)
-        shutil.rmtree(folder)
-    return None
-
-
-def write_marker(folder: Path) -> None:
-    """Says that a checkpoint is whole, and which bytes it is made of."""
-    with new_file(folder / MARKER) as temporary:
-        temporary.write_text(json.dumps(_digests(folder)), encoding="utf-8")
-
-
-def _is_whole(folder: Path) -> bool:
-    marker = folder / MARKER
-    if not marker.is_file():
-        return False
-    try:
-        whole = json.loads(marker.read_text(encoding="utf-8")) == _digests(folder)
-    except (OSError, ValueError):
-        whole = False
-    if not whole:
-        logger.warning("%s is damaged: training goes on from the one before it", folder)
-    return whole
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    files = sorted(f for f in folder.iterdir() if f.is_file() and f.name != MARKER)
-    return {file.name: file_digest(file) for file in files}

@@ -13,7 +13,7 @@ from compress import data, training
 from compress.config import Params
 from compress.errors import ShrinkflowError
 from compress.evaluation import evaluate
-from compress.trainer import MARKER, last_checkpoint, write_marker
+from compress.training_state import MARKER, last_checkpoint, write_marker
 
 
 @pytest.fixture

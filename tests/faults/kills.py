@@ -15,7 +15,7 @@ from pathlib import Path
 
 from compress.errors import CheckpointError
 from compress.layer_file import read_layer
-from compress.trainer import MARKER, _is_whole
+from compress.training_state import MARKER, is_whole
 from compress.verify import file_digest
 from tests.flows.workspaces import started
 
@@ -117,7 +117,7 @@ def not_whole(folder: Path) -> list[str]:
         except CheckpointError as error:
             found.append(str(error))
     markers = folder.glob(f".shrinkflow/work/**/{MARKER}")
-    return found + [str(marker) for marker in markers if not _is_whole(marker.parent)]
+    return found + [str(marker) for marker in markers if not is_whole(marker.parent)]
 
 
 def outputs(folder: Path) -> dict[str, str]:
