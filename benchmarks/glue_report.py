@@ -163,6 +163,7 @@ def some(spec: Spec, found: Lines, wanted: Table) -> str:
         here = [found.get((task.name, row.name)) for task in tasks]
         known = [line for line in here if line]
         empty = [line.empty for line in known if line.empty is not None]
+        drops = [line.drop for line in known if line.drop is not None]
         whole = len(known) == len(tasks)
         body.append(
             [
@@ -171,9 +172,11 @@ def some(spec: Spec, found: Lines, wanted: Table) -> str:
                 f"{statistics.mean(empty):.0f}" if empty else "",
                 *(_both(line) for line in here),
                 f"{statistics.mean(line.score for line in known):.2f}" if whole else "",
+                f"{statistics.mean(drops):.2f}".replace("-", MINUS) if whole and drops else "",
             ]
         )
-    head = ["", "MB", "empty at first", *(task.label or task.name for task in tasks), "mean score"]
+    head = ["", "MB", "empty at first", *(task.label or task.name for task in tasks), "mean score",
+            "mean drop"]  # fmt: skip
     text = table(head, body) + "\n\nDistortion: score ± standard deviation."
     if wanted.correlation:
         measured = [(task, _correlation(found, task.name, rows)) for task in tasks]
@@ -206,7 +209,7 @@ def provenance(own: Results) -> str:
 
     data = sorted({result["data"]["held_out_sha256"] for result in own})
     counts = sorted({tuple(result["data"]["rows"].values())[:2] for result in own})
-    cut = any(result["max_train_rows"] for result in own)
+    cut = any(result["data"]["rows"]["train"] == result["max_train_rows"] for result in own)
     trained = " or ".join(f"{train:,} rows, scored on {held:,}" for train, held in counts)
     return (
         f"Trained on {trained}{' (a subset of the training rows)' if cut else ''}; metric "
