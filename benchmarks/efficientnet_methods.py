@@ -32,6 +32,7 @@ from compress.allocation.curves import measure
 from compress.allocation.sensitivity import uniform
 from compress.allocation.sizes import FileSizes
 from compress.checkpoint import save_compressed
+from compress.codecs.registry import codec_class
 from compress.config import QuantizeConfig, RecoveryConfig
 from compress.errors import InputError
 from compress.progress import progress_bar
@@ -53,12 +54,15 @@ class Network:
 
 
 def rows(spec: Spec) -> dict[str, QuantizeConfig]:
-    """The rows with one method for all layers, by name, for the layers of this network."""
+    """By name, with the method of their first group for all layers of this network; without those
+    whose layers belong together, as in a feed-forward block."""
     found = {}
     for cell in cells(spec, 1):
         raw = cell.raw["quantize"]
-        if cell.kind == "ipq" and cell.task == spec.tasks[0].name and len(raw["groups"]) == 1:
+        if cell.kind == "ipq" and cell.task == spec.tasks[0].name:
             group = raw["groups"][0] | {"layers": LAYERS}
+            if codec_class(group["method"]).ties({}) is not None:
+                continue
             found[cell.row] = QuantizeConfig.model_validate(raw | {"groups": [group]})
     return found
 
