@@ -22,7 +22,6 @@ from compress.config import Params
 from compress.depth import depth_notes, reduced
 from compress.errors import CheckpointError, InputError
 from compress.estimates import Shape
-from compress.layers import BY_INPUT
 from compress.manifest import LayerEntry, install
 from compress.selection import SelectedLayer, compressible, select
 from compress.skeleton import skeleton
@@ -186,9 +185,9 @@ def _calibration_notes(layers: Sequence[SelectedLayer]) -> list[str]:
         }
         for method, kind in sorted((m, k) for m, k in needs if k is not None):
             notes.append(f"group {group}: {method} looks at {CALIBRATION:,} rows ({kind})")
-            plain = [x.ref.name for x in own if kind == "moments" and x.ref.kind in BY_INPUT]
+            plain = [x.ref.name for x in own if kind == "moments" and not x.ref.has_moments]
             if plain:
-                notes.append(f"{', '.join(plain)}: nearest values, as a row is an input's")
+                notes.append(f"{', '.join(plain)}: nearest values, as it is the head, too")
     return notes
 
 

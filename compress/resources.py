@@ -14,7 +14,6 @@ from compress.calibration.measure import ROWS as CALIBRATION
 from compress.codecs.registry import codec_class
 from compress.config import Params, TrainingConfig
 from compress.estimates import Shape
-from compress.layers import BY_INPUT
 from compress.selection import SelectedLayer
 
 # Rows are padded to the longest of a batch of similar rows, not to max_length.
@@ -74,7 +73,7 @@ def _learning(layers: Sequence[SelectedLayer]) -> int:
 def _moments(layer: SelectedLayer) -> int:
     """Second moments of the inputs that the layer's method needs."""
     learned = codec_class(layer.settings.method).needed(layer.settings) == "moments"
-    return row_size(layer.ref.shape) ** 2 if learned and layer.ref.kind not in BY_INPUT else 0
+    return row_size(layer.ref.shape) ** 2 if learned and layer.ref.has_moments else 0
 
 
 def seconds_by_stage(

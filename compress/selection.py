@@ -38,6 +38,11 @@ class LayerRef:
         """Every path of the weight, its own first."""
         return (self.name, *self.aliases)
 
+    @property
+    def has_moments(self) -> bool:
+        """Whether one metric fits all that the weight is for: not an embedding that is the head."""
+        return self.kind != "embedding" or not self.aliases
+
 
 @dataclass(frozen=True)
 class SelectedLayer:

@@ -114,7 +114,7 @@ def measured(
         model=caching.hash_folder(folder),
         rows=caching.hash_file(rows),
         layers=list(names),
-        loss=loss if kind == "fisher" else None,
+        loss=loss if kind in ("fisher", "moments") else None,
         seed=params.seed,
         code=source.code_version(["compress.calibration.measure"], without=caching.SETTINGS),
     )

@@ -13,9 +13,11 @@ from compress.calibration.activations import activations
 from compress.calibration.fisher import fisher
 from compress.calibration.moments import moments
 from compress.calibration.neurons import neurons
+from compress.calibration.output_moments import output_moments
 from compress.calibration.sensitivity_file import write_sensitivities
 from compress.codecs.registry import codec_class
 from compress.config import CodecConfig, Params, QuantizeConfig
+from compress.layers import BY_INPUT
 from compress.loading import load_model, load_tokenizer
 from compress.progress import progress_bar
 from compress.rows import Rows, batches
@@ -86,7 +88,11 @@ def measure(
                 bar.advance()
 
     if kind == "moments":
-        return write_sensitivities(out, moments(model, inputs(), refs), torch.float32)
+        recovery, by_input = params.quantize.finetune, [ref for ref in refs if ref.kind in BY_INPUT]
+        found = moments(model, inputs(), refs) if len(by_input) < len(refs) else {}
+        if rated := [ref for ref in by_input if ref.has_moments]:
+            found |= output_moments(model, inputs(), rated, recovery, seed=params.seed)
+        return write_sensitivities(out, found, torch.float32)
     if kind == "neurons":
         found = neurons(model, inputs(), refs, model.config.num_labels)
         return write_sensitivities(out, found, torch.float32)

@@ -26,7 +26,7 @@ def moments(
 
     linear (1, in, in), of the tokens that attention_mask keeps. conv2d: n = in / groups * kh * kw,
     of the patches that each group of output channels sees. Where rows belong to inputs (embedding,
-    conv1d) errors within a row do not meet in an output: there are none.
+    conv1d) errors within a row do not meet in an output: compress.calibration.output_moments.
     `batches` and the model as `watch` has them.
     """
     refs = [ref for ref in refs if ref.kind not in BY_INPUT]
@@ -38,7 +38,7 @@ def moments(
         for part in x.split(1) if conv else [kept(x, mask, 3)]:  # an image at a time
             part = _patches(module, part) if conv else part.reshape(1, -1, x.shape[-1])
             counts[ref.name] += part.shape[1]
-            _add_products(sums, ref.name, part.float())
+            add_products(sums, ref.name, part.float())
 
     watch(model, batches, refs, add)
     found = {}
@@ -51,7 +51,7 @@ def moments(
     return found
 
 
-def _add_products(sums: dict[str, Tensor], name: str, x: Tensor) -> None:
+def add_products(sums: dict[str, Tensor], name: str, x: Tensor) -> None:
     """Adds x' x (groups, n, n) of x (groups, tokens, n), padded with zeros, in equal pieces."""
     x = F.pad(x, (0, -x.shape[2] % SIXTEEN, 0, -x.shape[1] % TOKENS))
     for piece in x.split(TOKENS, dim=1):

@@ -78,8 +78,9 @@ class ProductCodec(PackedCodec):
     ) -> tuple[Self, ProductReport]:
         """Clusters the blocks of `weight` (out, ...), any float dtype and device.
 
-        statistics: the moments E[x x'] of the layer's inputs, float (groups, n, n), for
-        `error_feedback`; without them, and where there are several groups, there is none.
+        statistics: the moments E[x x'] of the layer's inputs, or of the gradients at its output
+        where rows belong to inputs, float (groups, n, n), for `error_feedback`; without them, and
+        where there are several groups, there is none.
         A sensitivity weights every coordinate of every block, in assignment and update; one of
         shape (out, 1, ...) weights whole blocks, which costs half the time.
         The codebook is rounded to the fp16 values that are stored, and the reported distortion is
@@ -93,7 +94,7 @@ class ProductCodec(PackedCodec):
         weights = None if sensitivity is None else codec.point_weights(sensitivity)
         result = cluster(points, settings, weights, seed)
         take(codec, result, points, weights)
-        fed = feed_back(codec, weight, statistics) if settings.error_feedback else {}
+        fed = feed_back(codec, weight, statistics, sensitivity) if settings.error_feedback else {}
         seconds = time.perf_counter() - started
         return codec, report(codec, weight, sensitivity, result, seconds, **fed)
 

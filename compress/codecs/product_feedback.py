@@ -10,7 +10,7 @@ in the file. The centroids follow: the least squares for these codes, of the out
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, log
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from compress.codecs.gather import Bags, make_bags
 from compress.codecs.moments import PANEL, damped, squares, times, upper_factor
+from compress.codecs.product_rate import HEAD
 from compress.entropy import encode
 from compress.kmeans.entropy_constrained import code_masses
 
@@ -26,18 +27,26 @@ STEPS = 12  # of conjugate gradients, for the centroids
 CLOSE = 0.005  # of the bytes: as much may be left
 TRIES = 8
 FIRST_PRICE = 0.3  # of a bit, in mean errors of a block
-GROWTH = 0.7  # of the price while it is sought, in logarithms
+GROWTH, FINE = 0.7, 0.03  # of the price while it is sought, in logarithms; where it is nearly known
+SAMPLE = 1 << 21  # weights of the part of a large weight that the search begins with
+DISTANCES = 1 << 20  # that are looked at together
 
 
 @dataclass(frozen=True)
 class Rows:
     """Weights (m, n) whose inputs have the moments (n, n), cut into blocks of d; scale (m,) or
-    None: what a centroid is multiplied with in each row."""
+    None: what a centroid is multiplied with in each row; mass (m,) or None: what a row counts."""
 
     weights: Tensor
     moments: Tensor
     d: int
     scale: Tensor | None
+    mass: Tensor | None = None
+
+    def some(self, which: slice) -> "Rows":
+        """Of all rows those."""
+        scale, mass = (t if t is None else t[which] for t in (self.scale, self.mass))
+        return replace(self, weights=self.weights[which], scale=scale, mass=mass)
 
     def decoded(self, codebook: Tensor, codes: Tensor) -> Tensor:
         """(m, n) for codebook (k, d) and codes (m, n / d)."""
@@ -45,9 +54,13 @@ class Rows:
         return found if self.scale is None else found * self.scale[:, None]
 
     def error(self, codebook: Tensor, codes: Tensor) -> float:
-        """The sum over the rows of e H e'."""
-        left = self.weights - self.decoded(codebook, codes)
-        return float(squares(left, self.moments).sum())
+        """The sum over the rows of e H e', times what they count."""
+        return self.total(self.weights - self.decoded(codebook, codes))
+
+    def total(self, errors: Tensor) -> float:
+        """The same for errors (m, n)."""
+        found = squares(errors, self.moments)
+        return float((found if self.mass is None else found * self.mass).sum())
 
 
 @dataclass(frozen=True)
@@ -104,37 +117,45 @@ def _within(
     used = usage.nonzero()[:, 0]
     bits = (usage.sum() / usage[used]).log2().to(codebook)
 
-    def at(price: float) -> Tensor:
-        return used[_pass(rows, factor, codebook[used], price * bits)]
+    def at(part: Rows) -> Callable[[float], Tensor]:
+        return lambda price: used[_pass(part, factor, codebook[used], price * bits)]
+
+    def beyond(limit: float) -> Callable[[Tensor], float]:
+        return lambda found: log(len(encode(found, len(codebook))) / limit)
 
     if most is None:
-        return at(0.0)
-    height = len(rows.weights)
-
-    def excess(found: Tensor) -> float:
-        return log(len(encode(found.view(height, -1), len(codebook))) / most)
-
-    return _search(at, excess, log(FIRST_PRICE * max(error, 1e-30) / usage.sum().item()))
+        return at(rows)(0.0)
+    price, growth = log(FIRST_PRICE * max(error, 1e-30) / usage.sum().item()), GROWTH
+    step = rows.weights.numel() // SAMPLE
+    if step > 1:  # of a large weight, a part says about what the price is
+        head = HEAD + 2 * len(codebook)
+        sample = rows.some(slice(None, None, step))
+        first = _search(at(sample), beyond((most - head) / step + head), price, growth)
+        if first is not None:
+            price, growth = first[0], FINE
+    last = _search(at(rows), beyond(most), price, growth)
+    return None if last is None else last[1]
 
 
 def _search(
-    at: Callable[[float], Tensor], excess: Callable[[Tensor], float], middle: float
-) -> Tensor | None:
+    at: Callable[[float], Tensor], excess: Callable[[Tensor], float], middle: float, growth: float
+) -> tuple[float, Tensor] | None:
+    """(Logarithm of a price, codes at it), the codes not too many and hardly less, from the price
+    `middle` on; None where none was found."""
     low = high = None  # (logarithm of a price, what is too much there)
     best = None
     for _ in range(TRIES):
         found = at(exp(middle))
         over = excess(found)
         if over <= 0:
-            best, high = found, (middle, over)
+            best, high = (middle, found), (middle, over)
             if over >= log(1 - CLOSE):
                 break
         else:
             low = middle, over
-        if low is None:
-            middle -= GROWTH
-        elif high is None:
-            middle += GROWTH
+        if low is None or high is None:
+            middle += growth if high is None else -growth
+            growth *= 2
         else:
             share = (low[1] - log(1 - CLOSE / 2)) / (low[1] - high[1])
             middle = low[0] + min(0.9, max(0.1, share)) * (high[0] - low[0])
@@ -142,14 +163,23 @@ def _search(
 
 
 def _pass(rows: Rows, factor: Tensor, centroids: Tensor, cost: Tensor) -> Tensor:
-    """The codes (m, n / d) in the order of the columns; cost (k,): of each centroid."""
+    """The codes (m, n / d); cost (k,): of each centroid. So many rows at a time that their
+    distances from all centroids stay in the cache."""
+    height = max(1, DISTANCES // len(centroids))
+    parts = (rows.some(slice(i, i + height)) for i in range(0, len(rows.weights), height))
+    return torch.cat([_codes(part, factor, centroids, cost) for part in parts])
+
+
+def _codes(rows: Rows, factor: Tensor, centroids: Tensor, cost: Tensor) -> Tensor:
+    """The same for all rows at once, in the order of the columns."""
     m, n = rows.weights.shape
     d, w = rows.d, rows.weights
     lack = torch.zeros_like(w)  # e R of the columns before, so far as they are done
     error = torch.empty_like(w)
     codes = torch.empty(m, n // d, dtype=torch.long, device=w.device)
     scale = 1.0 if rows.scale is None else rows.scale[:, None]
-    squared = None if rows.scale is None else rows.scale.square()[:, None]
+    counts = [t for t in (rows.scale, rows.scale, rows.mass) if t is not None]  # of an error
+    weight = torch.stack(counts).prod(0)[:, None] if counts else None
     panel = max(d, PANEL // d * d)
     for low in range(0, n, panel):
         high = min(n, low + panel)
@@ -158,7 +188,7 @@ def _pass(rows: Rows, factor: Tensor, centroids: Tensor, cost: Tensor) -> Tensor
             metric = factor[block, block]  # (d, d)
             seen = (_few(w[:, block], metric) + lack[:, block]) / scale  # (m, d)
             near = _distances(seen, _few(centroids, metric))  # (m, k)
-            near = near + cost if squared is None else near * squared + cost
+            near = near + cost if weight is None else near * weight + cost
             best = near.argmin(1)
             codes[:, j // d] = best
             error[:, block] = w[:, block] - centroids[best] * scale
@@ -191,8 +221,8 @@ def _refitted(rows: Rows, codebook: Tensor, codes: Tensor) -> Tensor:
 
     def gathered(rows_h: Tensor) -> Tensor:
         """(m, n) -> (k, d): the sum over the blocks of each centroid."""
-        if rows.scale is not None:
-            rows_h = rows_h * rows.scale[:, None]
+        for factor in (rows.scale, rows.mass):
+            rows_h = rows_h if factor is None else rows_h * factor[:, None]
         blocks = rows_h.reshape(-1, rows.d)
         return F.embedding_bag(bags.order, blocks, bags.starts, mode="sum")
 

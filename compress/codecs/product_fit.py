@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from compress.codecs.moments import checked_moments, squares
+from compress.codecs.moments import checked_moments
 from compress.codecs.product_feedback import Rows, with_feedback
 from compress.codecs.product_rate import Clustered, shrink
 from compress.codecs.product_settings import CodebookConfig, ProductReport
@@ -85,13 +85,19 @@ def take(
     codec.check()
 
 
-def feed_back(codec: "ProductCodec", weight: Tensor, moments: Tensor | None) -> dict[str, float]:
-    """Gives it the codes and centroids that the layer's output wants; the report's fields of it."""
+def feed_back(
+    codec: "ProductCodec", weight: Tensor, moments: Tensor | None, sensitivity: Tensor | None
+) -> dict[str, float]:
+    """Gives it the codes and centroids that the layer's output wants; the report's fields of it.
+    A row counts by the mean of its sensitivities, where it has some of its own."""
     rows, settings = weight.flatten(1), codec.settings
     if moments is None or len(found := checked_moments(moments, rows)) > 1:
         return {}
+    mass = None
+    if sensitivity is not None and len(sensitivity) == len(rows):
+        mass = sensitivity.flatten(1).mean(1)
     before, after = with_feedback(
-        Rows(rows, found[0], settings.block_size, codec.row_scale),
+        given := Rows(rows, found[0], settings.block_size, codec.row_scale, mass),
         codec.codebook.detach(),
         codec._indices().view(len(rows), -1),
         codec.most_bytes if settings.code_bits else None,
@@ -99,7 +105,7 @@ def feed_back(codec: "ProductCodec", weight: Tensor, moments: Tensor | None) -> 
     codec.codebook.copy_(after.codebook)
     codec.put_codes(after.codes.flatten())
     codec.check()
-    whole = max(float(squares(rows, found[0]).sum()), 1e-300)
+    whole = max(given.total(rows), 1e-300)
     return {
         "output_distortion": after.error / whole,
         "output_distortion_nearest": before.error / whole,

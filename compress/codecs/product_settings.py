@@ -16,7 +16,7 @@ class CodebookConfig(CodecConfig):
     code_bits: a code takes no more than that on the mean, entropy-coded in the file; codes are
     chosen by what they cost as well as by their error. None: by their error alone.
     error_feedback: each code makes good what those before it in its row got wrong, as the layer's
-    output sees it; where inputs are one-hot (embeddings) there is nothing to make good.
+    output sees it, or for the row of an input, as an embedding has it, what comes after.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("block_size", "codebook_size", "code_bits", "row_scale")

@@ -91,17 +91,17 @@ class Params(Section):
     @model_validator(mode="after")
     def _batches_divide(self) -> "Params":
         processes = self.compute.processes
-        for name, section in (
-            ("pretrain", self.pretrain),
-            ("finetune", self.finetune),
-            *(
-                (f"quantize.finetune, group {group.name}", self.quantize.recovery(group.name))
-                for group in self.quantize.groups
-            ),
-        ):
+        recoveries = {
+            f"quantize.groups.{group.name}.finetune"
+            if group.finetune
+            else "quantize.finetune": self.quantize.recovery(group.name)
+            for group in self.quantize.groups
+        }
+        sections = {"pretrain": self.pretrain, "finetune": self.finetune, **recoveries}
+        for name, section in sections.items():
             if section.batch_size % processes:
                 raise ValueError(
-                    f"{name}: batch_size {section.batch_size} does not divide among "
+                    f"{name}.batch_size {section.batch_size} does not divide among "
                     f"compute.processes {processes}"
                 )
         return self

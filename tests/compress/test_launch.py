@@ -11,7 +11,7 @@ from compress import training
 from compress.config import Params
 from compress.errors import InputError
 from compress.launch import launched
-from compress.trainer import MARKER
+from compress.training_state import MARKER
 
 STEPS = 4
 

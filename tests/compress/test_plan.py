@@ -177,7 +177,6 @@ def test_it_says_which_methods_look_at_what_flows(encoder, small_params, tmp_pat
     assert plan.notes == (
         "group ffn: adaround looks at 1,024 rows (moments)",
         "group embeddings: adaround looks at 1,024 rows (moments)",
-        "bert.embeddings.word_embeddings: nearest values, as a row is an input's",
     )
     quick = ({**FFN, "method": "uniform"}, {**EMBEDDINGS, **learned})
     other = make_plan(params(small_params, *quick), encoder, rows=rows, workspace=tmp_path)

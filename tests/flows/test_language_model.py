@@ -8,6 +8,9 @@ import pandas as pd
 import pytest
 import yaml
 
+from compress.params_yaml import load_params
+from tasks.tracking.connection import connected
+from tasks.workspace import workspace_of
 from tests.decoders import decoder_params, text, write_decoder
 from tests.flows.workspaces import call, marks
 
@@ -39,12 +42,13 @@ def test_gpt2_from_params_to_registry(tmp_path, prefect_home):
     assert "AutoModelForCausalLM.from_pretrained" in card and "Classes" not in card
     assert "drop, log points" in (tmp_path / "artifacts/report.html").read_text()
 
-    import mlflow
-
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/.shrinkflow/mlflow/mlflow.db")
     decision = json.loads((tmp_path / "artifacts/metrics/register.json").read_text())
     assert decision["alias"] == "champion", decision["reason"]
-    model = mlflow.pyfunc.load_model("models:/writer@champion")
-    found = model.predict(pd.DataFrame({"text": ["a film", "the story was good"]}))
+    import mlflow
+
+    workspace = workspace_of(tmp_path / "params.yaml")
+    with connected(workspace, load_params(tmp_path / "params.yaml")):
+        model = mlflow.pyfunc.load_model("models:/writer@champion")
+        found = model.predict(pd.DataFrame({"text": ["a film", "the story was good"]}))
     assert list(found.columns) == ["continuation", "perplexity"]
     assert (found["perplexity"] > 1).all() and found["continuation"].str.len().gt(0).all()

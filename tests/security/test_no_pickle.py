@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from compress.trainer import MARKER, last_checkpoint, write_marker
+from compress.training_state import MARKER, last_checkpoint, write_marker
 
 ROOT = Path(__file__).parents[2]
 MODULES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}

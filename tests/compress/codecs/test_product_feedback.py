@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compress.codecs import product_feedback
 from compress.codecs.moments import damped, squares, times, upper_factor
 from compress.codecs.product_feedback import gain
 from compress.codecs.product_settings import CodebookConfig
@@ -54,6 +55,32 @@ def test_the_output_is_nearer_in_as_many_bytes(keys):
     assert after < 0.75 * before
     if "code_bits" in keys:
         assert len(fed.coded_codes()) <= fed.most_bytes
+
+
+def test_rows_that_count_more_lose_less():
+    values, moments = weight(160, 64), correlated(64)
+    often = torch.ones(160, 1)
+    often[::4] = 50.0
+    config = CodebookConfig(block_size=2, codebook_size=64, code_bits=3.0, error_feedback=True)
+    codec, report = PRODUCT.fit(values, config, statistics=moments, sensitivity=often)
+    lost = squares(values - codec.decode().detach(), moments[0])
+    whole = squares(values, moments[0])
+    weighed = float((lost * often[:, 0]).sum() / (whole * often[:, 0]).sum())
+    assert report.output_distortion == pytest.approx(weighed, rel=1e-4)
+    assert report.output_distortion < 0.75 * report.output_distortion_nearest
+    assert lost[::4].mean() < 0.5 * lost[1::4].mean()
+
+
+def test_the_price_for_a_large_weight_is_sought_on_a_part_of_it(monkeypatch):
+    values, moments = weight(640, 64), correlated(64)
+    keys = {"codebook_size": 64, "code_bits": 3.5}
+    _, (whole, whole_report) = fits(values, moments, **keys)
+    monkeypatch.setattr(product_feedback, "SAMPLE", 640 * 8)
+    monkeypatch.setattr(product_feedback, "DISTANCES", 64 * 100)
+    _, (parted, report) = fits(values, moments, **keys)
+    assert 0.97 * parted.most_bytes < len(parted.coded_codes()) <= parted.most_bytes
+    assert report.output_distortion == pytest.approx(whole_report.output_distortion, rel=0.03)
+    assert not torch.equal(parted.codes, whole.codes)
 
 
 @settings(max_examples=15, deadline=None)
