@@ -91,7 +91,8 @@ def with_feedback(
     factor = upper_factor(damped(rows.moments)).float()
     usage = code_masses(codes.flatten(), len(codebook))
     best = given = Fed(codebook, codes, rows.error(codebook, codes))
-    for _ in range(2):
+    large = rows.weights.numel() >= 2 * SAMPLE
+    for _ in range(1 if large else 2):  # the second gains a hundredth or two
         found = _within(rows, factor, codebook, usage, best.error, most_bytes)
         if found is None:
             break
