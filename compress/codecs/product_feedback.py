@@ -43,6 +43,11 @@ class Rows:
     scale: Tensor | None
     mass: Tensor | None = None
 
+    @property
+    def step(self) -> int:
+        """One of so many rows says about what the price is; 1 for all but large weights."""
+        return max(1, self.weights.numel() // SAMPLE)
+
     def some(self, which: slice) -> "Rows":
         """Of all rows those."""
         scale, mass = (t if t is None else t[which] for t in (self.scale, self.mass))
@@ -91,8 +96,7 @@ def with_feedback(
     factor = upper_factor(damped(rows.moments)).float()
     usage = code_masses(codes.flatten(), len(codebook))
     best = given = Fed(codebook, codes, rows.error(codebook, codes))
-    large = rows.weights.numel() >= 2 * SAMPLE
-    for _ in range(1 if large else 2):  # the second gains a hundredth or two
+    for _ in range(2 if rows.step == 1 else 1):  # the second gains a hundredth or two
         found = _within(rows, factor, codebook, usage, best.error, most_bytes)
         if found is None:
             break
@@ -127,11 +131,10 @@ def _within(
     if most is None:
         return at(rows)(0.0)
     price, growth = log(FIRST_PRICE * max(error, 1e-30) / usage.sum().item()), GROWTH
-    step = rows.weights.numel() // SAMPLE
-    if step > 1:  # of a large weight, a part says about what the price is
+    if rows.step > 1:
         head = HEAD + 2 * len(codebook)
-        sample = rows.some(slice(None, None, step))
-        first = _search(at(sample), beyond((most - head) / step + head), price, growth)
+        sample = rows.some(slice(None, None, rows.step))
+        first = _search(at(sample), beyond((most - head) / rows.step + head), price, growth)
         if first is not None:
             price, growth = first[0], FINE
     last = _search(at(rows), beyond(most), price, growth)
