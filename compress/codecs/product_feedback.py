@@ -9,9 +9,7 @@ weights (GPTVQ, van Baalen et al. 2024, arXiv 2402.15319), and with codes that c
 in the file. The centroids follow: the least squares for these codes, of the output's error.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import exp, log
 
 import torch
 import torch.nn.functional as F
@@ -19,17 +17,14 @@ from torch import Tensor
 
 from compress.codecs.gather import Bags, make_bags
 from compress.codecs.moments import PANEL, damped, squares, times, upper_factor
-from compress.codecs.product_rate import HEAD
-from compress.entropy import encode
+from compress.codecs.product_price import Clustered, sample_step, within
 from compress.kmeans.entropy_constrained import code_masses
+from compress.kmeans.nearest import nearest
 
 STEPS = 12  # of conjugate gradients, for the centroids
-CLOSE = 0.005  # of the bytes: as much may be left
-TRIES = 8
 FIRST_PRICE = 0.3  # of a bit, in mean errors of a block
-GROWTH, FINE = 0.7, 0.03  # of the price while it is sought, in logarithms; where it is nearly known
-SAMPLE = 1 << 21  # weights of the part of a large weight that the search begins with
-DISTANCES = 1 << 20  # that are looked at together
+ROUNDS = 2
+HEIGHT = 4096  # rows that are looked at together
 
 
 @dataclass(frozen=True)
@@ -46,7 +41,7 @@ class Rows:
     @property
     def step(self) -> int:
         """One of so many rows says about what the price is; 1 for all but large weights."""
-        return max(1, self.weights.numel() // SAMPLE)
+        return sample_step(self.weights.numel())
 
     def some(self, which: slice) -> "Rows":
         """Of all rows those."""
@@ -96,7 +91,7 @@ def with_feedback(
     factor = upper_factor(damped(rows.moments)).float()
     usage = code_masses(codes.flatten(), len(codebook))
     best = given = Fed(codebook, codes, rows.error(codebook, codes))
-    for _ in range(2 if rows.step == 1 else 1):  # the second gains a hundredth or two
+    for _ in range(ROUNDS):  # the second gains a hundredth or two
         found = _within(rows, factor, codebook, usage, best.error, most_bytes)
         if found is None:
             break
@@ -117,60 +112,25 @@ def _within(
     error: float,
     most: int | None,
 ) -> Tensor | None:
-    """Codes of at most `most` bytes, the price of a bit sought between one that is too low and one
-    that is not; None where none was found."""
+    """Codes of at most `most` bytes; None where none were found."""
     used = usage.nonzero()[:, 0]
     bits = (usage.sum() / usage[used]).log2().to(codebook)
 
-    def at(part: Rows) -> Callable[[float], Tensor]:
-        return lambda price: used[_pass(part, factor, codebook[used], price * bits)]
-
-    def beyond(limit: float) -> Callable[[Tensor], float]:
-        return lambda found: log(len(encode(found, len(codebook))) / limit)
+    def at(price: float, step: int) -> Clustered:
+        part = rows if step == 1 else rows.some(slice(None, None, step))
+        return Clustered(codebook, used[_pass(part, factor, codebook[used], price * bits)])
 
     if most is None:
-        return at(rows)(0.0)
-    price, growth = log(FIRST_PRICE * max(error, 1e-30) / usage.sum().item()), GROWTH
-    if rows.step > 1:
-        head = HEAD + 2 * len(codebook)
-        sample = rows.some(slice(None, None, rows.step))
-        first = _search(at(sample), beyond((most - head) / rows.step + head), price, growth)
-        if first is not None:
-            price, growth = first[0], FINE
-    last = _search(at(rows), beyond(most), price, growth)
-    return None if last is None else last[1]
-
-
-def _search(
-    at: Callable[[float], Tensor], excess: Callable[[Tensor], float], middle: float, growth: float
-) -> tuple[float, Tensor] | None:
-    """(Logarithm of a price, codes at it), the codes not too many and hardly less, from the price
-    `middle` on; None where none was found."""
-    low = high = None  # (logarithm of a price, what is too much there)
-    best = None
-    for _ in range(TRIES):
-        found = at(exp(middle))
-        over = excess(found)
-        if over <= 0:
-            best, high = (middle, found), (middle, over)
-            if over >= log(1 - CLOSE):
-                break
-        else:
-            low = middle, over
-        if low is None or high is None:
-            middle += growth if high is None else -growth
-            growth *= 2
-        else:
-            share = (low[1] - log(1 - CLOSE / 2)) / (low[1] - high[1])
-            middle = low[0] + min(0.9, max(0.1, share)) * (high[0] - low[0])
-    return best
+        return at(0.0, 1).codes
+    price = FIRST_PRICE * max(error, 1e-30) / usage.sum().item()
+    found = within(at, len(codebook), most, price, rows.step)
+    return None if found is None else found.codes
 
 
 def _pass(rows: Rows, factor: Tensor, centroids: Tensor, cost: Tensor) -> Tensor:
-    """The codes (m, n / d); cost (k,): of each centroid. So many rows at a time that their
-    distances from all centroids stay in the cache."""
-    height = max(1, DISTANCES // len(centroids))
-    parts = (rows.some(slice(i, i + height)) for i in range(0, len(rows.weights), height))
+    """The codes (m, n / d); cost (k,): of each centroid. So many rows at a time that they stay in
+    the cache."""
+    parts = (rows.some(slice(i, i + HEIGHT)) for i in range(0, len(rows.weights), HEIGHT))
     return torch.cat([_codes(part, factor, centroids, cost) for part in parts])
 
 
@@ -183,7 +143,8 @@ def _codes(rows: Rows, factor: Tensor, centroids: Tensor, cost: Tensor) -> Tenso
     codes = torch.empty(m, n // d, dtype=torch.long, device=w.device)
     scale = 1.0 if rows.scale is None else rows.scale[:, None]
     counts = [t for t in (rows.scale, rows.scale, rows.mass) if t is not None]  # of an error
-    weight = torch.stack(counts).prod(0)[:, None] if counts else None
+    weight = torch.stack(counts).prod(0) if counts else torch.ones_like(w[:, 0])
+    share = 0.5 / weight.clamp_min(1e-30)[:, None]  # of a cost: half a distance times the weight
     panel = max(d, PANEL // d * d)
     for low in range(0, n, panel):
         high = min(n, low + panel)
@@ -191,9 +152,11 @@ def _codes(rows: Rows, factor: Tensor, centroids: Tensor, cost: Tensor) -> Tenso
             block = slice(j, j + d)
             metric = factor[block, block]  # (d, d)
             seen = (_few(w[:, block], metric) + lack[:, block]) / scale  # (m, d)
-            near = _distances(seen, _few(centroids, metric))  # (m, k)
-            near = near + cost if weight is None else near * weight + cost
-            best = near.argmin(1)
+            near = _few(centroids, metric)  # (k, d)
+            # |seen - near|^2 / 2 + share cost, less |seen|^2 / 2
+            features = torch.cat([seen, share], 1)
+            terms = torch.cat([near, -cost[:, None]], 1)
+            best = nearest(features, terms, near.square().sum(1) / 2)
             codes[:, j // d] = best
             error[:, block] = w[:, block] - centroids[best] * scale
             for t in range(j, j + d):
@@ -207,14 +170,6 @@ def _few(x: Tensor, matrix: Tensor) -> Tensor:
     found = x[:, :1] * matrix[0]
     for t in range(1, len(matrix)):
         found.addcmul_(x[:, t, None], matrix[t])
-    return found
-
-
-def _distances(x: Tensor, y: Tensor) -> Tensor:
-    """|x - y|^2 (m, k), less |x|^2, of x (m, d) and y (k, d), added up in one order."""
-    found = y.square().sum(1).expand(len(x), -1).clone()
-    for t in range(x.shape[1]):
-        found.addcmul_(x[:, t, None], y[:, t], value=-2.0)
     return found
 
 

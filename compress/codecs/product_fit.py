@@ -10,7 +10,8 @@ from torch import Tensor
 
 from compress.codecs.moments import checked_moments
 from compress.codecs.product_feedback import Rows, with_feedback
-from compress.codecs.product_rate import Clustered, shrink
+from compress.codecs.product_price import Clustered
+from compress.codecs.product_rate import shrink
 from compress.codecs.product_settings import CodebookConfig, ProductReport
 from compress.codecs.report import Errors, FitReport
 from compress.kmeans import KMeansResult, fit_batched

@@ -95,17 +95,11 @@ def slab_rows(n: int, k: int, d: int) -> int:
 def _sweep_numba(
     points: Points, centroids: torch.Tensor, c: torch.Tensor, h: torch.Tensor
 ) -> Sweep:
+    from compress.kmeans.kernels_numba import padded
     from compress.kmeans.kernels_numba import sweep as kernel
-    from compress.kmeans.kernels_numba import unrolling
 
-    (b, n, d), (_, k, f) = points.shape, c.shape
-    even = k + k % 2
-    width, unroll = unrolling(f)
-    c_pad = np.zeros((b, even, width), np.float32)
-    c_pad[:, :k, :f] = c.numpy()
-    h_pad = np.full((b, even), np.inf, np.float32)  # a padded centroid never wins
-    h_pad[:, :k] = h.numpy()
-
+    (b, n, d), k = points.shape, c.shape[1]
+    unroll, c_pad, h_pad = padded(c.numpy(), h.numpy())
     x, centers = points.values.numpy(), centroids.contiguous().numpy()
     offset, scale = points.offset.numpy(), points.scale.numpy()
     weighted = points.weights is not None

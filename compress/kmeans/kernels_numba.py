@@ -32,6 +32,18 @@ def unrolling(features: int) -> tuple[int, tuple[int, ...]]:
     return width, (0,) * (width if width <= UNROLLED else BLOCK)
 
 
+def padded(c, h):
+    """(unroll, c, h) for c (..., k, f), h (..., k) float32: an even number of centroids, of which
+    those that are added never win, as wide as the kernels want them."""
+    k, f = c.shape[-2:]
+    width, unroll = unrolling(f)
+    even = k + k % 2
+    c_pad = np.zeros((*c.shape[:-2], even, width), np.float32)
+    h_pad = np.full((*h.shape[:-1], even), np.inf, np.float32)
+    c_pad[..., :k, :f], h_pad[..., :k] = c, h
+    return unroll, c_pad, h_pad
+
+
 @njit(inline="always")
 def score_narrow(unroll, feature, c, h, best, index):
     """Least h - feature . c for TILE points; ties go to the lowest row of c.
@@ -145,3 +157,22 @@ def sweep(
                     r += e * e
                 mass[slab, j, 0] += u
                 distortion[slab, j] += u * r
+
+
+@compiled
+def nearest(unroll, x, c, h, codes, lo, hi):
+    """codes (n,) int32 of rows lo ... hi - 1 of the features x (n, f) float32; c (k2, width), h
+    (k2,) from `padded`."""
+    feature = np.zeros((c.shape[1], TILE), np.float32)
+    best = np.empty(TILE, np.float32)
+    index = np.empty(TILE, np.int32)
+    for start in range(lo, hi, TILE):
+        m = min(TILE, hi - start)
+        for p in range(m):
+            for t in range(x.shape[1]):
+                feature[t, p] = x[start + p, t]
+        if c.shape[1] == len(unroll):
+            score_narrow(unroll, feature, c, h, best, index)
+        else:
+            score_wide(unroll, feature, c, h, best, index)
+        codes[start : start + m] = index[:m]

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.codecs import product_feedback
+from compress.codecs import product_feedback, product_price
 from compress.codecs.moments import damped, squares, times, upper_factor
 from compress.codecs.product_feedback import gain
 from compress.codecs.product_settings import CodebookConfig
@@ -75,8 +75,8 @@ def test_the_price_for_a_large_weight_is_sought_on_a_part_of_it(monkeypatch):
     values, moments = weight(640, 64), correlated(64)
     keys = {"codebook_size": 64, "code_bits": 3.5}
     _, (whole, whole_report) = fits(values, moments, **keys)
-    monkeypatch.setattr(product_feedback, "SAMPLE", 640 * 8)
-    monkeypatch.setattr(product_feedback, "DISTANCES", 64 * 100)
+    monkeypatch.setattr(product_price, "SAMPLE", 640 * 8)
+    monkeypatch.setattr(product_feedback, "HEIGHT", 100)
     _, (parted, report) = fits(values, moments, **keys)
     assert 0.97 * parted.most_bytes < len(parted.coded_codes()) <= parted.most_bytes
     assert report.output_distortion == pytest.approx(whole_report.output_distortion, rel=0.03)

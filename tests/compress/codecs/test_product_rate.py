@@ -6,7 +6,7 @@ from transformers import AutoModelForSequenceClassification
 
 from compress.checkpoint import save_compressed
 from compress.codecs.product import ProductCodec
-from compress.codecs.product_rate import CLOSE
+from compress.codecs.product_price import CLOSE
 from compress.codecs.product_settings import CodebookConfig
 from compress.config import QuantizeConfig
 from compress.errors import InputError
