@@ -38,13 +38,25 @@ class DistillationTrainer(Trainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         config = self._recovery
-        if config.logits_weight > 0 or config.hidden_weight > 0:
+        distilled = config.logits_weight > 0 or config.hidden_weight > 0
+        if distilled:
             model.eval()  # dropout is only noise where the targets are another network's outputs
         if self._replaced is not None and torch.is_grad_enabled():  # not in a validation
             tokens = self._replaced(inputs["input_ids"], self.state.global_step)
             inputs = {**inputs, "input_ids": tokens}
+        outputs = model(**inputs, output_hidden_states=config.hidden_weight > 0)
+        loss = self._divergence(inputs, outputs) if distilled else 0.0
+        if config.label_weight > 0:
+            loss = loss + config.label_weight * outputs.loss
+        for price in penalties(model):
+            loss = loss + price
+        return (loss, outputs) if return_outputs else loss
+
+    def _divergence(self, inputs: dict[str, Tensor], outputs: Any) -> Tensor:
+        """Of the student's outputs from the teacher's: logits, and hidden states where they
+        count."""
+        config = self._recovery
         hidden = config.hidden_weight > 0
-        outputs = model(**inputs, output_hidden_states=hidden)
         with torch.no_grad(), self.accelerator.autocast():  # as the student computes
             targets = self._teacher(**inputs, output_hidden_states=hidden)
         mask = inputs.get("attention_mask")
@@ -54,11 +66,7 @@ class DistillationTrainer(Trainer):
             loss = loss + config.hidden_weight * hidden_loss(
                 outputs.hidden_states, targets.hidden_states, mask
             )
-        if config.label_weight > 0:
-            loss = loss + config.label_weight * outputs.loss
-        for price in penalties(model):
-            loss = loss + price
-        return (loss, outputs) if return_outputs else loss
+        return loss
 
 
 def logit_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

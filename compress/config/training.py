@@ -94,3 +94,12 @@ class RecoveryConfig(TrainingConfig):
                 "`label_weight`"
             )
         return self
+
+    @model_validator(mode="after")
+    def _something_is_learned(self) -> Self:
+        if not (self.logits_weight or self.hidden_weight or self.label_weight):
+            raise ValueError(
+                "there is nothing to learn from; give `logits_weight`, `hidden_weight` or "
+                "`label_weight` more than 0"
+            )
+        return self

@@ -2,8 +2,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import TrainingArguments
 
-from compress.distillation import hidden_loss, logit_loss
+from compress.config import RecoveryConfig
+from compress.distillation import DistillationTrainer, hidden_loss, logit_loss
+from tests.compress.models import roberta, text_input
 
 
 @given(seed=st.integers(0, 50), temperature=st.floats(0.5, 8))
@@ -47,3 +50,18 @@ def test_a_layer_of_a_student_with_fewer_is_compared_with_the_last_of_those_it_s
     assert hidden_loss((teacher[0], teacher[2], teacher[5]), teacher, mask) > 0.5
     with pytest.raises(ValueError, match="zip"):
         hidden_loss(teacher[:5], teacher, mask)
+
+
+@pytest.mark.parametrize("weight", ["label_weight", "logits_weight", "hidden_weight"])
+def test_the_teacher_computes_only_where_something_is_distilled(tmp_path, weight):
+    calls = []
+    teacher, inputs = roberta(), text_input()
+    teacher.register_forward_hook(lambda *_: calls.append(1))
+    recovery = RecoveryConfig(
+        **({"label_weight": 0, "logits_weight": 0, "hidden_weight": 0} | {weight: 1})
+    )
+    given = TrainingArguments(str(tmp_path), use_cpu=True, report_to=[])
+    trainer = DistillationTrainer(model=roberta(), args=given, teacher=teacher, recovery=recovery)
+    inputs["labels"] = torch.zeros(len(inputs["input_ids"]), dtype=torch.long)
+    loss = trainer.compute_loss(trainer.model, inputs)
+    assert loss.requires_grad and len(calls) == (weight != "label_weight")
