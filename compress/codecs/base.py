@@ -6,18 +6,17 @@ from math import prod
 from typing import Any, ClassVar, Self
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from compress.codecs.forward import ForwardCodec
 from compress.codecs.report import Errors, FitReport
-from compress.config import CodecConfig, RecoveryConfig
+from compress.config import CodecConfig
 from compress.errors import InputError
-from compress.straight_through import straight_through
 
 SAMPLED_WEIGHTS = 1 << 18
 
 
-class Codec(nn.Module):
+class Codec(ForwardCodec):
     """A weight of `shape` in compressed form. Its tensors are what the checkpoint stores.
 
     Float parameters are trained in memory's precision and stored as fp16; `round_stored` rounds
@@ -26,7 +25,6 @@ class Codec(nn.Module):
 
     method: ClassVar[str]
     Settings: ClassVar[type[CodecConfig]]
-    latent: nn.Parameter | None  # what learns beside or in place of the codes (compress.learning)
     weighs: ClassVar[bool] = True  # whether `fit` weights errors by a sensitivity
     coded_tensor: ClassVar[str] = "codes"  # what `coded_codes` and `expect_coded` are about
 
@@ -34,15 +32,6 @@ class Codec(nn.Module):
         super().__init__()
         self.shape: tuple[int, ...] = tuple(shape)
         self.settings = settings
-        self.register_parameter("latent", None)
-
-    def decode(self) -> Tensor:
-        """The weight, of `shape`; differentiable in the float parameters."""
-        raise NotImplementedError
-
-    def decode_rows(self, rows: Tensor) -> Tensor:
-        """Rows (..., in) of the weight at integer `rows` (...); differentiable like `decode`."""
-        return self.decode().flatten(1)[rows]
 
     @classmethod
     def needed(cls, settings: Any) -> str | None:
@@ -53,55 +42,6 @@ class Codec(nn.Module):
     def biased(self, bias: Tensor | None) -> Tensor | None:
         """The bias of the layer, with what the method adds to its output."""
         return bias
-
-    def rate(self, name: str) -> float:
-        """Learning rate of the float parameter `name`, in those of centroids."""
-        return 1.0
-
-    def learns(self, recovery: RecoveryConfig) -> bool:
-        """Whether more than its float parameters learns while the group of the weight is recovered.
-
-        If so: `learn` before the training, also one that is resumed; `learned` and `penalty` in
-        every step, `refresh` now and then; `settle` at the end. Later, codes stay as they are.
-        """
-        return False
-
-    @classmethod
-    def learning_memory(cls, shape: Sequence[int], settings: Any) -> int:
-        """About the bytes that `learned` keeps for its backward pass, beside the weight; for the
-        plan. 0 where it is next to nothing."""
-        return 0
-
-    def learn(self, weight: Tensor) -> None:
-        """Registers what learns, from the uncompressed `weight`: parameters, which checkpoints of
-        the training hold, `latent` among them."""
-        self.latent = nn.Parameter(weight.detach().float().clone())
-
-    def learned(self) -> Tensor:
-        """In place of `decode` while it learns: differentiable in `latent`, too. Where no gradient
-        is asked for, about the weight that `settle` would leave."""
-        return straight_through(self.decode(), self.latent)
-
-    def learned_rows(self, rows: Tensor) -> Tensor:
-        """In place of `decode_rows` while it learns."""
-        return straight_through(self.decode_rows(rows), self.latent_rows(rows))
-
-    def latent_rows(self, rows: Tensor) -> Tensor:
-        """Rows (..., in) of `latent` at integer `rows` (...)."""
-        assert self.latent is not None
-        return F.embedding(rows, self.latent.flatten(1))
-
-    def penalty(self) -> Tensor | None:
-        """What is added to the loss while it learns, a scalar."""
-        return None
-
-    def refresh(self) -> int:
-        """Every `reassign_steps` steps: brings the codes up to date; returns how many changed."""
-        return 0
-
-    def settle(self) -> None:
-        """Ends the learning: the tensors become what a file holds, `latent` and the like go."""
-        self.latent = None
 
     @classmethod
     def fit(

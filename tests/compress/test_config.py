@@ -71,7 +71,7 @@ def test_a_group_may_be_finetuned_otherwise(tmp_path, small_params):
 def test_a_recovery_has_something_to_learn_from(tmp_path, small_params):
     path = write(tmp_path, small_params)
     none = [f"quantize.finetune.{kind}_weight=0" for kind in ("logits", "hidden", "label")]
-    load_params(path, none[:2] + ["quantize.finetune.label_weight=1"])
+    load_params(path, [*none[:2], "quantize.finetune.label_weight=1"])
     with pytest.raises(InputError, match="nothing to learn from"):
         load_params(path, none)
 
