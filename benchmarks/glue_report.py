@@ -40,8 +40,9 @@ class Line:
         return statistics.mean(self.changes) if self.changes else None
 
     @property
-    def deviation(self) -> float:
-        return statistics.stdev(self.scores.values()) if len(self.scores) > 1 else 0.0
+    def deviation(self) -> float | None:
+        """Standard deviation over the seeds; None of a single one."""
+        return statistics.stdev(self.scores.values()) if len(self.scores) > 1 else None
 
 
 Lines = Mapping[tuple[str, str], Line]  # by task and row
@@ -140,8 +141,8 @@ def details(spec: Spec, found: Lines, task: str) -> str:
         body.append(
             [
                 row.label or row.name, f"{line.score:.2f}", f"{low:.2f} to {high:.2f}",
-                f"{line.deviation:.2f}", str(len(line.scores)), _number(line.drop, ".2f"), change,
-                _number(line.before, ".2f"),
+                _number(line.deviation, ".2f"), str(len(line.scores)),
+                _number(line.drop, ".2f"), change, _number(line.before, ".2f"),
                 f"{line.bytes / 1e6:.3f}", f"{line.ratio:.2f}", _number(line.empty, ".0f"),
                 _number(line.distortion, ".4f"), f"{line.minutes:.1f}",
             ]
@@ -188,15 +189,26 @@ def some(spec: Spec, found: Lines, wanted: Table) -> str:
 def _both(line: Line | None) -> str:
     if line is None:
         return ""
-    return f"{_number(line.distortion, '.4f')}: {line.score:.1f} ± {line.deviation:.1f}"
+    spread = "one seed" if line.deviation is None else f"± {line.deviation:.1f}"
+    return f"{_number(line.distortion, '.4f')}: {line.score:.1f} {spread}"
 
 
 def _correlation(found: Lines, task: str, rows: Sequence[Row]) -> float | None:
+    """With the scores of those seeds that all rows have."""
     from scipy.stats import spearmanr
 
     here = [found[task, row.name] for row in rows if (task, row.name) in found]
-    pairs = [(line.distortion, line.score) for line in here if line.distortion is not None]
-    if len(pairs) < 4 or any(len(set(values)) == 1 for values in zip(*pairs, strict=True)):
+    seeds = set.intersection(*(set(line.scores) for line in here)) if here else set()
+    pairs = [
+        (line.distortion, sum(line.scores[seed] for seed in seeds))
+        for line in here
+        if line.distortion is not None
+    ]
+    if (
+        not seeds
+        or len(pairs) < 4
+        or any(len(set(values)) == 1 for values in zip(*pairs, strict=True))
+    ):
         return None
     return float(spearmanr(*zip(*pairs, strict=True)).statistic)
 
