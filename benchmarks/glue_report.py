@@ -120,8 +120,8 @@ def overview(spec: Spec, found: Lines) -> str:
             [
                 row.label or row.name,
                 f"{statistics.mean(line.ratio for line in known):.1f}",
-                *(f"{x.score:.1f} ({_number(x.drop, '.1f')})" if x else "" for x in here),
-                _number(statistics.mean(drops), ".1f") if whole else "",
+                *(f"{x.score:.1f} ({_number(x.drop, 'z.1f')})" if x else "" for x in here),
+                _number(statistics.mean(drops), "z.1f") if whole else "",
             ]
         )
     head = ["", "times smaller", *(task.label or task.name for task in tasks), "mean drop"]
@@ -142,7 +142,7 @@ def details(spec: Spec, found: Lines, task: str) -> str:
             [
                 row.label or row.name, f"{line.score:.2f}", f"{low:.2f} to {high:.2f}",
                 _number(line.deviation, ".2f"), str(len(line.scores)),
-                _number(line.drop, ".2f"), change, _number(line.before, ".2f"),
+                _number(line.drop, "z.2f"), change, _number(line.before, ".2f"),
                 f"{line.bytes / 1e6:.3f}", f"{line.ratio:.2f}", _number(line.empty, ".0f"),
                 _number(line.distortion, ".4f"), f"{line.minutes:.1f}",
             ]
