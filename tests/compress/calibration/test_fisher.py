@@ -83,6 +83,6 @@ def test_the_same_seed_gives_the_same_and_no_weight_is_ignored(measured):
 def test_a_layer_without_gradient_is_weighted_evenly():
     model, inputs = make("roberta")
     refs = [ref for ref in compressible(model) if ref.name == LINEAR]
-    nothing = RecoveryConfig(logits_weight=0.0, hidden_weight=0.0)
+    nothing = RecoveryConfig(logits_weight=0.0, hidden_weight=0.0, label_weight=1.0)
     found = fisher(model, [inputs], refs, nothing)[LINEAR]
     assert torch.equal(found, torch.ones_like(found))
