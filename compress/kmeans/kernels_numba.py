@@ -96,6 +96,15 @@ def score_wide(unroll, feature, c, h, best, index):
             index[p] = i
 
 
+@njit(inline="always")
+def score(unroll, feature, c, h, best, index):
+    """The one that fits the width of c."""
+    if c.shape[1] == len(unroll):
+        score_narrow(unroll, feature, c, h, best, index)
+    else:
+        score_wide(unroll, feature, c, h, best, index)
+
+
 @compiled
 def sweep(
     unroll, x, w, step, by_coordinate, offset, scale, c, h, centers,
@@ -125,10 +134,7 @@ def sweep(
                     feature[d + t, p] = w[(start + p) * step, t] * z[p, t]
                 else:
                     feature[t, p] = z[p, t]
-        if c.shape[1] == len(unroll):
-            score_narrow(unroll, feature, c, h, best, index)
-        else:
-            score_wide(unroll, feature, c, h, best, index)
+        score(unroll, feature, c, h, best, index)
         if by_coordinate:
             for p in range(m):
                 j = index[p]
@@ -171,8 +177,5 @@ def nearest(unroll, x, c, h, codes, lo, hi):
         for p in range(m):
             for t in range(x.shape[1]):
                 feature[t, p] = x[start + p, t]
-        if c.shape[1] == len(unroll):
-            score_narrow(unroll, feature, c, h, best, index)
-        else:
-            score_wide(unroll, feature, c, h, best, index)
+        score(unroll, feature, c, h, best, index)
         codes[start : start + m] = index[:m]
