@@ -129,14 +129,26 @@ def test_one_that_was_stopped_goes_on_and_one_that_fails_stops_no_other(
     assert listed == ["uncompressed", "ipq"]
 
 
-def test_processes_share_the_work(folder, capfd):
-    assert call(folder, "--rows", "uncompressed", "int8", "ipq", "--jobs", "2") == 0
+def test_processes_share_the_work_and_one_alone_gets_the_same(folder, capfd):
+    rows = ("--rows", "uncompressed", "int8", "ipq")
+    assert call(folder, *rows, "--jobs", "2") == 0
     shown = capfd.readouterr()
     lines = [line.split(", ")[1] for line in shown.err.splitlines() if "score" in line]
     assert set(lines) == {"uncompressed", "int8", "ipq"}
     assert len(list((folder / "cache" / "cells").iterdir())) == 3
     assert len(list((folder / "cache" / "teachers").iterdir())) == 1
     assert "| int8 |" in shown.out
+
+    def scores():
+        file = folder / "docs" / "results" / "glue.json"
+        cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+        return [(cell["row"], cell["score"], cell["bytes"], cell.get("groups")) for cell in cells]
+
+    first = scores()
+    (folder / "cache").rename(folder / "elsewhere")
+    (folder / "docs" / "results" / "glue.json").unlink()
+    assert call(folder, *rows) == 0
+    assert scores() == first
 
 
 def test_it_needs_no_orchestrator_tracker_or_data_versioning():
