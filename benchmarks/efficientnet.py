@@ -39,6 +39,8 @@ from compress.seeds import layer_seed
 from compress.selection import LayerRef, SelectedLayer, select
 from compress.trainer import train
 
+# By layer: what errors are weighted by, and the moments of the inputs where they are used.
+Calibration = tuple[Mapping[str, Tensor], Mapping[str, Tensor]]
 BATCH = 16
 GROUPS: tuple[dict[str, Any], ...] = (
     {"name": "stem", "layers": ["_conv_stem"], "block_size": 9},
@@ -98,17 +100,18 @@ def compress(
     `images` (n, 3, h, w); without `recovery` nothing is trained."""
     teacher = copy.deepcopy(model)
     for group in dict.fromkeys(layer.group for layer in layers):
-        dense = fit(model, [layer for layer in layers if layer.group == group], images)
+        own = [layer for layer in layers if layer.group == group]
+        dense = fit(model, own, calibrated(model, own, images))
         if recovery is not None:
             distil(model, dense, teacher, images, recovery, work / group)
 
 
 def fit(
-    model: PreTrainedModel, layers: Sequence[SelectedLayer], images: Tensor
+    model: PreTrainedModel, layers: Sequence[SelectedLayer], calibration: Calibration
 ) -> dict[str, Tensor]:
-    """Puts the layers into `model` compressed, errors weighted by activations on some of `images`;
-    returns their weights as they were, by name."""
-    weights, statistics = calibrated(model, layers, images)
+    """Puts the layers into `model` compressed, errors weighted by activations; returns their
+    weights as they were, by name."""
+    weights, statistics = calibration
     dense = {}
     with progress_bar("compress layers", len(layers)) as bar:
         for layer in layers:
@@ -124,17 +127,17 @@ def fit(
 
 def calibrated(
     model: PreTrainedModel, layers: Sequence[SelectedLayer], images: Tensor
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """By layer: what errors are weighted by, and the moments of the inputs where they are used."""
+) -> Calibration:
+    """Measures both on some of `images` (n, 3, h, w); moments where the methods use them."""
     batches = [{"pixel_values": part} for part in images[: 8 * BATCH].split(BATCH)]
     model.eval()
-    asking = [
-        layer.ref
-        for layer in layers
-        if codec_class(layer.settings.method).needed(layer.settings) == "moments"
-    ]
+    asking = [layer.ref for layer in layers if wants_moments(layer)]
     found = moments(model, batches, asking) if asking else {}
     return activations(model, batches, [layer.ref for layer in layers]), found
+
+
+def wants_moments(layer: SelectedLayer) -> bool:
+    return codec_class(layer.settings.method).needed(layer.settings) == "moments"
 
 
 def distil(

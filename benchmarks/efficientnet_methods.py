@@ -13,7 +13,7 @@ import copy
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,16 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from benchmarks import efficientnet_lite, photographs
-from benchmarks.efficientnet import BATCH, GROUPS, agreement, calibrated, distil, fit
+from benchmarks.efficientnet import (
+    BATCH,
+    GROUPS,
+    Calibration,
+    agreement,
+    calibrated,
+    distil,
+    fit,
+    wants_moments,
+)
 from benchmarks.glue_cells import FOLDER, Spec, cells, digest, read_spec
 from benchmarks.glue_run import machine, read, write
 from benchmarks.markdown import fill, table
@@ -51,6 +60,14 @@ class Network:
     model: PreTrainedModel
     images: Tensor
     held_out: Mapping[str, Tensor]
+    _measured: dict[bool, Calibration] = field(default_factory=dict)
+
+    def calibration(self, layers: Sequence[SelectedLayer]) -> Calibration:
+        """Of these layers, the same at every call: measured once with moments, once without."""
+        wanted = any(map(wants_moments, layers))
+        if wanted not in self._measured:
+            self._measured[wanted] = calibrated(self.model, layers, self.images)
+        return self._measured[wanted]
 
 
 def rows(spec: Spec) -> dict[str, QuantizeConfig]:
@@ -86,7 +103,7 @@ def chosen(
 def _curves(
     network: Network, layers: Sequence[SelectedLayer], config: QuantizeConfig
 ) -> dict[str, Any]:
-    weights, statistics = calibrated(network.model, layers, network.images)
+    weights, statistics = network.calibration(layers)
     found = {}
     with progress_bar("measure layers", len(layers)) as bar:
         for layer in layers:
@@ -108,7 +125,7 @@ def cell(
     """Bytes on disk, minutes, and how the outputs agree before and after the distillation."""
     started = time.perf_counter()
     model = copy.deepcopy(network.model)
-    dense = fit(model, layers, network.images)
+    dense = fit(model, layers, network.calibration(layers))
     found: dict[str, Any] = {"before": _agreement(network, model)}
     distil(model, dense, network.model, network.images, recovery, work / "training")
     folder = save_compressed(model, work / "model")
