@@ -1,8 +1,11 @@
 """What the tests of flows share: a Prefect server, and a workspace ready to be quantized."""
 
+import shutil
+
 import pytest
 
 from tasks.server import flows_on
+from tasks.workspace import Workspace
 from tests.flows.workspaces import TINY, write_workspace
 
 PREPARED = ("prepare", "pretrain", "finetune")
@@ -25,3 +28,11 @@ def finetuned(tmp_path_factory, tiny_model, server):
     for name in PREPARED:
         FLOWS[name](str(folder))
     return folder
+
+
+@pytest.fixture
+def workspace(finetuned, tmp_path):
+    """A copy of it, with nothing quantized."""
+    folder = tmp_path / "copy"
+    shutil.copytree(finetuned, folder, symlinks=True)
+    return Workspace(folder)

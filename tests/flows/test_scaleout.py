@@ -19,14 +19,14 @@ from compress.codecs.product_settings import CodebookConfig
 from compress.config import Params
 from compress.errors import InputError
 from compress.params_yaml import load_params
-from flows.stage_flows import compress_group, flow_of
+from flows.stage_flows import compress_group
 from tasks import cluster, source
 from tasks.layers import LayerJob
 from tasks.outputs import read_json
 from tasks.results import layer_keys
 from tasks.workspace import Workspace
 from tests import services
-from tests.flows.workspaces import TINY, edit, write_workspace
+from tests.flows.workspaces import TINY, edit, quantize, write_workspace
 
 pytestmark = pytest.mark.slow
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not have this file
@@ -142,8 +142,7 @@ def test_over_s3_the_model_is_that_of_threads(finetuned, tmp_path, server, dask,
         shutil.copytree(finetuned, workspace.root, symlinks=True)
         edit(workspace.root, lambda params, value=compute: params.update(compute=value))
         edit(workspace.root, lambda params: params["quantize"].update(sensitivity="fisher"))
-        params = load_params(workspace.params_file)
-        flow_of("quantize", params)(str(workspace.root))
+        quantize(workspace)
         model = (workspace.compressed / "model.safetensors").read_bytes()
         made[name] = model, layer_files(workspace.layers)
     assert made["dask"] == made["threads"]
@@ -156,7 +155,7 @@ def test_over_s3_the_model_is_that_of_threads(finetuned, tmp_path, server, dask,
     shutil.copytree(finetuned, other.root, symlinks=True)
     edit(other.root, lambda params: params.update(compute={"store": store}))
     edit(other.root, lambda params: params["quantize"].update(sensitivity="fisher"))
-    flow_of("quantize", load_params(other.params_file))(str(other.root))
+    quantize(other)
     assert read_json(other.timings("quantize"))["layers"] == {}, "no layer was computed again"
     assert (other.compressed / "model.safetensors").read_bytes() == made["threads"][0]
 

@@ -14,9 +14,12 @@ from typing import Any
 import psutil
 import yaml
 
+from compress.params_yaml import load_params
+from tasks.workspace import Workspace
 from tests.flows.forked import Forked
 
 BIN = Path(sys.executable).parent
+LAYERS = ".shrinkflow/layers/*/*.safetensors"
 _server: dict[str, str] = {}
 FILLER = ["the", "a", "film", "plot", "actor", "scene", "was", "is", "very"]
 GOOD = ["good", "great", "warm", "funny"]
@@ -140,3 +143,15 @@ def marks(done: subprocess.CompletedProcess[str]) -> dict[str, bool]:
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line.split() for line in done.stderr.splitlines() if line.startswith("✓")]
     return {line[1]: "date" in line for line in lines}
+
+
+def quantize(workspace: Workspace) -> None:
+    """Runs the stage as a flow, in this process."""
+    from flows.stage_flows import flow_of
+
+    flow_of("quantize", load_params(workspace.params_file))(str(workspace.root))
+
+
+def stamps(workspace: Workspace) -> dict[str, int]:
+    """When each file of the layer store was written, by name."""
+    return {p.name: p.stat().st_mtime_ns for p in workspace.root.glob(LAYERS)}
