@@ -59,11 +59,13 @@ class Row(Section):
 
 
 class Table(Section):
-    """Some of the rows, shown in a place of its own; and how distortion and score correlate."""
+    """Some of the rows, shown in a place of its own; and how distortion and score correlate.
+    `model`: what the model of a row scores before it is compressed, too."""
 
     name: str
     rows: list[str]
     correlation: bool = False
+    model: bool = False
 
 
 class Spec(Section):

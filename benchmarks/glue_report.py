@@ -23,6 +23,7 @@ class Line:
     bytes: float
     ratio: float
     minutes: float
+    model: float  # the score of the row's own model, uncompressed
     distortion: float | None = None
     empty: float | None = None
     before: float | None = None  # the score without finetuning, where there is one group
@@ -73,6 +74,7 @@ def lines(spec: Spec, results: Results) -> dict[tuple[str, str], Line]:
                     r["uncompressed"]["bytes"] / r["bytes"] for r in found.values()
                 ),
                 minutes=(_mean(found, "seconds") or 0.0) / 60,
+                model=statistics.mean(r["uncompressed"]["score"] for r in found.values()),
                 distortion=_mean(found, "distortion"),
                 empty=_mean(found, "empty"),
                 before=_before(found),
@@ -171,26 +173,28 @@ def some(spec: Spec, found: Lines, wanted: Table) -> str:
                 row.label or row.name,
                 f"{statistics.mean(line.bytes for line in known) / 1e6:.3f}",
                 f"{statistics.mean(empty):.0f}" if empty else "",
-                *(_both(line) for line in here),
+                *(_both(line, wanted.model) for line in here),
                 f"{statistics.mean(line.score for line in known):.2f}" if whole else "",
                 f"{statistics.mean(drops):.2f}".replace("-", MINUS) if whole and drops else "",
             ]
         )
     head = ["", "MB", "empty at first", *(task.label or task.name for task in tasks), "mean score",
             "mean drop"]  # fmt: skip
-    text = table(head, body) + "\n\nDistortion: score ± standard deviation."
+    said = "Model before, distortion" if wanted.model else "Distortion"
+    text = table(head, body) + f"\n\n{said}: score ± standard deviation."
     if wanted.correlation:
         measured = [(task, _correlation(found, task.name, rows)) for task in tasks]
-        said = [f"{t.label or t.name} {_number(v, '.2f')}" for t, v in measured if v is not None]
-        text += f"\n\nRank correlation of distortion and score: {', '.join(said) or 'unknown'}."
+        told = [f"{t.label or t.name} {_number(v, '.2f')}" for t, v in measured if v is not None]
+        text += f"\n\nRank correlation of distortion and score: {', '.join(told) or 'unknown'}."
     return text
 
 
-def _both(line: Line | None) -> str:
+def _both(line: Line | None, model: bool) -> str:
     if line is None:
         return ""
+    before = f"{line.model:.1f}, " if model else ""
     spread = "one seed" if line.deviation is None else f"± {line.deviation:.1f}"
-    return f"{_number(line.distortion, '.4f')}: {line.score:.1f} {spread}"
+    return f"{before}{_number(line.distortion, '.4f')}: {line.score:.1f} {spread}"
 
 
 def _correlation(found: Lines, task: str, rows: Sequence[Row]) -> float | None:

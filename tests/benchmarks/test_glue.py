@@ -28,7 +28,10 @@ ROWS = {
         {"name": "noisy", "on": "pg", "set": {"noise": {"function": "mean"}}, "ablation": True},
         {"name": "named", "on": "pg", "set": {"quantize.block_size": 8}, "extra": True},
     ],
-    "tables": [{"name": "kmeans", "rows": ["ipq", "pg"], "correlation": True}],
+    "tables": [
+        {"name": "kmeans", "rows": ["ipq", "pg"], "correlation": True},
+        {"name": "noise", "rows": ["pg", "noisy"], "model": True},
+    ],
 }  # fmt: skip
 TASK = {
     "source": "glue/words", "text": ["sentence"], "validation": "validation", "max_length": 16,
@@ -54,7 +57,7 @@ def folder(tmp_path: Path, tiny_model: Path) -> Path:
         labels = [sum(word in GOOD for word in text) % 2 for text in texts]
         table = {"sentence": [" ".join(text) for text in texts], "label": labels}
         pq.write_table(pa.table(table), tmp_path / "glue" / "words" / f"{split}.parquet")
-    marks = ("benchmarks.glue", "benchmarks.glue kmeans")
+    marks = ("benchmarks.glue", "benchmarks.glue kmeans", "benchmarks.glue noise")
     page = "".join(f"<!-- begin: {mark} -->\n<!-- end: {mark} -->\n" for mark in marks)
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "results.md").write_text(page + "The end.\n")
@@ -86,7 +89,9 @@ def test_cells_are_made_once_and_the_table_is_what_they_say(folder, capsys, monk
     page = (folder / "docs" / "results.md").read_text()
     assert shown.strip() in page
     assert page.endswith("The end.\n")
-    assert page.count("| PG k-means |") == 3  # all tasks, the task, the question
+    assert page.count("| PG k-means |") == 4  # all tasks, the task, two questions
+    own = noisy["uncompressed"]["score"]
+    assert f"| {own:.1f}, {noisy['distortion']:.4f}: {noisy['score']:.1f} one seed |" in page
     picture = (folder / "docs" / "results" / "glue.svg").read_text()
 
     monkeypatch.setattr(glue_run, "trained", None)
