@@ -42,7 +42,7 @@ def test_a_higher_perplexity_is_a_drop_in_log_points():
     def result(row, score):
         return {
             "task": "llama", "row": row, "seed": 0, "metric": "perplexity", "score": score,
-            "bytes": 1, "seconds": 1.0, "uncompressed": {"bytes": 8},
+            "bytes": 1, "seconds": 1.0, "uncompressed": {"bytes": 8, "score": 50.0},
         }  # fmt: skip
 
     found = lines(SPEC, [result("uncompressed", 50.0), result("int4", 55.0)])["llama", "int4"]
