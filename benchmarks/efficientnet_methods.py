@@ -60,7 +60,7 @@ class Network:
     model: PreTrainedModel
     images: Tensor
     held_out: Mapping[str, Tensor]
-    _measured: dict[bool, Calibration] = field(default_factory=dict)
+    _measured: dict[bool, Calibration] = field(default_factory=dict, init=False, repr=False)
 
     def calibration(self, layers: Sequence[SelectedLayer]) -> Calibration:
         """Of these layers, the same at every call: measured once with moments, once without."""

@@ -175,7 +175,7 @@ def some(spec: Spec, found: Lines, wanted: Table) -> str:
                 f"{statistics.mean(empty):.0f}" if empty else "",
                 *(_both(line, wanted.model) for line in here),
                 f"{statistics.mean(line.score for line in known):.2f}" if whole else "",
-                f"{statistics.mean(drops):.2f}".replace("-", MINUS) if whole and drops else "",
+                _number(statistics.mean(drops), "z.2f") if whole and drops else "",
             ]
         )
     head = ["", "MB", "empty at first", *(task.label or task.name for task in tasks), "mean score",
