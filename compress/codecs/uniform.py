@@ -18,8 +18,8 @@ from compress.codecs.report import FitReport
 from compress.config import CodecConfig, RecoveryConfig
 from compress.straight_through import straight_through
 
-BUDGET_BITS = (4, 6, 8)  # that are tried under a size budget; fewer lose to codebooks,
-FEWER_BITS = (2, 3)  # but learn in quantization-aware training
+BUDGET_BITS = (4, 6, 8)  # that are tried under a size budget; fewer lose to codebooks, and
+FEWER_BITS = (2, 3)  # are tried where the settings of the group are of this method
 
 
 class GridConfig(CodecConfig):
@@ -99,8 +99,8 @@ class UniformCodec(PackedCodec):
 
     @classmethod
     def candidates(cls, shape: Sequence[int], nominal: Any) -> list[UniformConfig]:
-        base = nominal if isinstance(nominal, UniformConfig) else UniformConfig()
-        fewer = FEWER_BITS if base.qat else ()
+        own = isinstance(nominal, UniformConfig)
+        base, fewer = (nominal, FEWER_BITS) if own else (UniformConfig(), ())
         return [base.model_copy(update={"bits": bits}) for bits in (*fewer, *BUDGET_BITS)]
 
     def decode(self) -> Tensor:

@@ -9,6 +9,7 @@ from torch import nn
 from benchmarks import efficientnet, efficientnet_lite, efficientnet_methods, photographs
 from benchmarks.efficientnet_lite import EfficientNetLite, EfficientNetLiteConfig
 from benchmarks.glue_cells import read_spec
+from benchmarks.vision_methods import METHODS, cell, chosen, rows
 from compress.checkpoint import save_compressed
 from compress.config import BudgetConfig, RecoveryConfig
 from compress.layers import CompressedConv2d
@@ -56,10 +57,10 @@ def test_distillation_brings_the_outputs_back(teacher, images, tmp_path):
         temperature=1.0, hidden_weight=0.0, bf16=False,
     )  # fmt: skip
     found = {}
-    for name, chosen in (("clustered", None), ("distilled", recovery)):
+    for name, asked in (("clustered", None), ("distilled", recovery)):
         model = copy.deepcopy(teacher)
         layers = efficientnet.layers_of(model, 4)
-        efficientnet.compress(model, layers, images, chosen, tmp_path / name)
+        efficientnet.compress(model, layers, images, asked, tmp_path / name)
         save_compressed(model, tmp_path / "m")
         again = EfficientNetLite.from_pretrained(tmp_path / "m").eval()
         with torch.inference_mode():
@@ -71,25 +72,24 @@ def test_distillation_brings_the_outputs_back(teacher, images, tmp_path):
 
 @pytest.mark.parametrize("row", ["product-8x", "dkm-8x", "adaround-8x", "qat-8x"])
 def test_a_method_meets_the_budget_and_learns(teacher, images, tmp_path, row):
-    config = efficientnet_methods.rows(read_spec(efficientnet_methods.METHODS))[row]
+    config = rows(read_spec(METHODS), efficientnet_methods.LAYERS)[row]
     held_out = {"photographs": photographs.crops(16, seed=1, held_out=True, size=40)}
-    network = efficientnet_methods.Network(teacher, images, held_out)
+    network = efficientnet_methods.of(teacher, images, held_out, {})
     small = config.model_copy(update={"budget": BudgetConfig(ratio=1.7)})
-    layers = efficientnet_methods.chosen(network, small, {}, "method")
+    layers = chosen(network, small, {}, "method")
     recovery = RecoveryConfig(
         max_steps=24, batch_size=16, learning_rate=1e-4, centroid_learning_rate=1e-3,
         temperature=1.0, hidden_weight=0.0, bf16=False,
     )  # fmt: skip
-    found = efficientnet_methods.cell(network, layers, recovery, tmp_path)
-    dense = 4 * sum(p.numel() for p in teacher.parameters())
-    assert found["bytes"] < 1.1 * dense / 1.7  # running statistics are no parameters
+    found = cell(network, layers, recovery, tmp_path)
+    assert found["bytes"] < 1.1 * network.bytes / 1.7  # running statistics are no parameters
     before, after = (found[when]["photographs"]["error"] for when in ("before", "after"))
     assert 0 < after < before
 
 
 def test_methods_but_those_of_feed_forward_blocks_have_rows():
-    spec = read_spec(efficientnet_methods.METHODS)
-    found = efficientnet_methods.rows(spec)
+    spec = read_spec(METHODS)
+    found = rows(spec, efficientnet_methods.LAYERS)
     left = {row.name.rpartition("-")[0] for row in spec.rows} - {
         name.rpartition("-")[0] for name in found
     }

@@ -180,6 +180,21 @@ def test_candidates_start_with_what_params_say_and_a_group_can_name_its_method(s
         assert codec_class("product").problems(layer.ref.shape, settings) == []
 
 
+def test_few_bits_a_weight_are_tried_only_where_the_group_asks_for_a_grid(small):
+    layer = small.layers[0]
+    shape, product = layer.ref.shape, layer.settings
+    groups = [GROUPS[0] | {"method": "uniform"}, *GROUPS[1:]]
+    grid = codec_class("uniform").Settings()
+    found = {}
+    for name, nominal, config in (
+        ("asked", grid, quantize(groups=groups)),
+        ("not", product, small.config),
+    ):
+        every = layer_candidates(shape, nominal, config, "ffn")
+        found[name] = {settings.bits for settings in every if settings.method == "uniform"}
+    assert found == {"asked": {2, 3, 4, 6, 8}, "not": {4, 6, 8}}
+
+
 def test_a_budget_is_one_of_two_numbers():
     assert limit_of(BudgetConfig(megabytes=4.5), 0) == 4_500_000
     assert limit_of(BudgetConfig(ratio=20), 1000) == 50

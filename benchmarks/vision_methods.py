@@ -1,0 +1,166 @@
+"""The rows of benchmarks/methods/ on a network of images: budget, fit, distillation, file, verdict.
+
+All compressed layers are in one group, and the same relative error of the weights counts alike in
+every layer. What benchmarks/efficientnet_methods.py and benchmarks/digits.py have in common.
+"""
+
+import copy
+import shutil
+import sys
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from benchmarks.efficientnet import BATCH, Calibration, calibrated, distil, fit, wants_moments
+from benchmarks.glue_cells import FOLDER, Spec, cells, digest
+from benchmarks.glue_run import read, write
+from compress.allocation.allocate import allocate
+from compress.allocation.candidates import layer_candidates
+from compress.allocation.curves import measure
+from compress.allocation.sensitivity import uniform
+from compress.allocation.sizes import FileSizes
+from compress.checkpoint import save_compressed
+from compress.codecs.registry import codec_class
+from compress.config import QuantizeConfig, RecoveryConfig
+from compress.errors import InputError
+from compress.progress import progress_bar
+from compress.seeds import layer_seed
+from compress.selection import SelectedLayer, select
+
+METHODS = FOLDER.parent / "methods"
+
+
+@dataclass(frozen=True)
+class Network:
+    """The uncompressed one, images (n, channels, h, w) to learn from, what is said of a compressed
+    one (JSON's types), and names of all of it, which change when any of it does."""
+
+    model: PreTrainedModel
+    images: Tensor
+    judge: Callable[[PreTrainedModel], dict[str, Any]]
+    about: Mapping[str, Any]
+    _measured: dict[bool, Calibration] = field(default_factory=dict, init=False, repr=False)
+
+    def calibration(self, layers: Sequence[SelectedLayer]) -> Calibration:
+        """Of these layers, the same at every call: measured once with moments, once without."""
+        wanted = any(map(wants_moments, layers))
+        if wanted not in self._measured:
+            self._measured[wanted] = calibrated(self.model, layers, self.images)
+        return self._measured[wanted]
+
+    @property
+    def bytes(self) -> int:
+        """Of its parameters in float32."""
+        return 4 * sum(p.numel() for p in self.model.parameters())
+
+
+def recovery(steps: int, learning_rate: float, centroid_learning_rate: float) -> RecoveryConfig:
+    """Distillation of logits alone."""
+    return RecoveryConfig(
+        max_steps=steps, batch_size=BATCH, learning_rate=learning_rate, temperature=1.0,
+        centroid_learning_rate=centroid_learning_rate, hidden_weight=0.0,
+    )  # fmt: skip
+
+
+def rows(spec: Spec, layers: Sequence[str]) -> dict[str, QuantizeConfig]:
+    """By name, with the method of their first group for all `layers` (patterns); without those
+    whose layers belong together, as in a feed-forward block."""
+    found = {}
+    for cell in cells(spec, 1):
+        raw = cell.raw["quantize"]
+        if cell.kind == "ipq" and cell.task == spec.tasks[0].name:
+            group = raw["groups"][0] | {"layers": list(layers)}
+            if codec_class(group["method"]).ties({}) is not None:
+                continue
+            found[cell.row] = QuantizeConfig.model_validate(raw | {"groups": [group]})
+    return found
+
+
+def results(
+    network: Network,
+    every: Mapping[str, QuantizeConfig],
+    recovery: RecoveryConfig,
+    cache: Path,
+    wanted: Collection[str] | None = None,
+) -> dict[str, Any]:
+    """What is known of the rows, by name; those that are `wanted` (None: all) are made if they
+    lack. Cells are kept in `cache`: one that was stopped is done again."""
+    found: dict[str, Any] = {}
+    curves: dict[str, Any] = {}
+    for name, config in every.items():
+        parts = {
+            "quantize": config.model_dump(mode="json", exclude={"finetune", "workers"}),
+            "recovery": recovery.model_dump(),
+            "network": dict(network.about),
+        }
+        file = cache / f"{digest(parts)}.json"
+        known = read(file)
+        if known is None and (wanted is None or name in wanted):
+            print(f"{name} ...", file=sys.stderr, flush=True)
+            try:
+                layers = chosen(network, config, curves, name.rpartition("-")[0])
+            except InputError as error:
+                known = {"problem": str(error)}
+            else:
+                known = cell(network, layers, recovery, cache / file.stem)
+                shutil.rmtree(cache / file.stem)
+            write(file, known)
+        if known is not None:
+            found[name] = known
+    return found
+
+
+def chosen(
+    network: Network, config: QuantizeConfig, curves: dict[str, Any], base: str
+) -> list[SelectedLayer]:
+    """The layers with the settings that the budget pays for. `curves`, by method, gets those of
+    `base`. Raises InputError where no settings fit."""
+    selection = select(network.model, config)
+    layers = list(selection.layers)
+    if base not in curves:
+        curves[base] = _curves(network, layers, config)
+    sizes = FileSizes(network.model, layers, config.rest)
+    assert config.budget is not None
+    even = uniform(curves[base], layers)
+    found = allocate(sizes, layers, curves[base], even, config.budget).settings
+    return [replace(layer, settings=found[layer.ref.name]) for layer in layers]
+
+
+def _curves(
+    network: Network, layers: Sequence[SelectedLayer], config: QuantizeConfig
+) -> dict[str, Any]:
+    weights, statistics = network.calibration(layers)
+    found = {}
+    with progress_bar("measure layers", len(layers)) as bar:
+        for layer in layers:
+            name, shape = layer.ref.name, layer.ref.shape
+            found[name] = measure(
+                network.model.get_parameter(layer.ref.tensor),
+                layer_candidates(shape, layer.settings, config, layer.group),
+                seed=layer_seed(0, name),
+                sensitivity=weights[name],
+                statistics=statistics.get(name),
+            )
+            bar.advance()
+    return found
+
+
+def cell(
+    network: Network, layers: Sequence[SelectedLayer], recovery: RecoveryConfig, work: Path
+) -> dict[str, Any]:
+    """Bytes on disk, minutes, and the verdict before and after the distillation."""
+    started = time.perf_counter()
+    model = copy.deepcopy(network.model)
+    dense = fit(model, layers, network.calibration(layers))
+    found: dict[str, Any] = {"before": network.judge(model)}
+    distil(model, dense, network.model, network.images, recovery, work / "training")
+    folder = save_compressed(model, work / "model")
+    saved = type(model).from_pretrained(folder).eval()  # what is judged is the file
+    found["after"] = network.judge(saved)
+    found["bytes"] = (folder / "model.safetensors").stat().st_size
+    return found | {"minutes": (time.perf_counter() - started) / 60}
