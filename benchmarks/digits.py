@@ -69,8 +69,9 @@ def trained(seed: int, rows: Labelled, folder: Path, training: TrainingConfig) -
         set_seed(seed)
         config = ViTConfig(
             image_size=8, patch_size=2, num_channels=1, hidden_size=128, num_hidden_layers=4,
-            num_attention_heads=4, intermediate_size=512, num_labels=10,
+            num_attention_heads=4, intermediate_size=512,
         )  # fmt: skip
+        config.num_labels = 10
         model = ViTForImageClassification(config)
         work = folder.with_name(f"{folder.name}-training")
         train(model, None, rows, training, work_dir=work, seed=seed, title=f"train, seed {seed}")
