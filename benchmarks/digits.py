@@ -36,7 +36,7 @@ HELD_OUT = 360
 TRAINING = TrainingConfig(
     max_steps=1000, batch_size=64, learning_rate=1e-3, checkpoint_steps=1000, bf16=False
 )
-RATIOS = (8, 16, 24)
+NEAR = {"8x": ("8x",), "16x": ("16x", "15x", "13x"), "24x": ("24x",)}  # sizes of the rows
 
 
 class Labelled(torch.utils.data.Dataset[dict[str, Tensor]]):
@@ -96,20 +96,18 @@ def network(seed: int, cache: Path, training: TrainingConfig) -> Network:
 
 def show(spec: Spec, found: Sequence[Mapping[str, Mapping[str, Any]]]) -> str:
     """A line for each method, by size the accuracy before and after: means over the seeds."""
-    head = ["", *(f"{ratio}x {when}" for ratio in RATIOS for when in ("before", "after"))]
+    head = ["", *(f"{size} {when}" for size in NEAR for when in ("before", "after"))]
+    labels = {row.name.rpartition("-")[0]: row.label.rpartition(",")[0] for row in spec.rows}
     lines = []
-    for row in spec.rows:
-        base, _, size = row.name.rpartition("-")
-        names = {f"{base}-{ratio}x" for ratio in RATIOS}
-        if size != f"{RATIOS[0]}x" or not any(names & own.keys() for own in found):
-            continue
-        line = [row.label.rpartition(",")[0]]
-        for ratio in RATIOS:
-            cells = [own.get(f"{base}-{ratio}x", {}) for own in found]
+    for base, label in labels.items():
+        line = [label]
+        for sizes in NEAR.values():
+            cells = [own[f"{base}-{x}"] for own in found for x in sizes if f"{base}-{x}" in own]
             for when in ("before", "after"):
                 values = [cell[when]["accuracy"] for cell in cells if when in cell]
-                line.append(_mean(values) if len(values) == len(found) else "")
-        lines.append(line)
+                line.append(_mean(values) if values and len(values) == len(found) else "")
+        if any(line[1:]):
+            lines.append(line)
     return table(head, lines)
 
 
