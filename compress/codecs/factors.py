@@ -33,6 +33,13 @@ def truncated_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return a @ right.T, right
 
 
+def singular_values(matrix: Tensor) -> Tensor:
+    """Of `matrix` (n, d), float64, smallest first: (min(n, d),)."""
+    a = matrix.double()
+    gram = a.T @ a if a.shape[1] <= a.shape[0] else a @ a.T
+    return torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
+
+
 def balanced(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """The same product, each column of `left` as long as its row of `right`: fit for fp16."""
     lengths = left.norm(dim=0), right.norm(dim=1)  # (rank,) each

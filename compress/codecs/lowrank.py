@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from compress.blocks import row_size
 from compress.codecs.base import Codec
-from compress.codecs.factors import balanced, budget_ranks, truncated_svd
+from compress.codecs.factors import balanced, budget_ranks, singular_values, truncated_svd
 from compress.codecs.registry import register
 from compress.codecs.report import FitReport
 from compress.config import CodecConfig, Positive
@@ -66,16 +66,18 @@ class LowRankCodec(Codec):
     ) -> tuple[Self, FitReport]:
         """Factors of `weight` (out, ...) of least sum s |w - left @ right|^p, s the sensitivity.
 
-        p = 2 without a sensitivity is the SVD. Raises InputError for NaN or Inf in the weight,
-        values beyond fp16, and where `problems` has something.
+        With p = 2 it is the SVD, weighted where s is a product of outputs and inputs. Raises
+        InputError for NaN or Inf in the weight, values beyond fp16, and where `problems` has
+        something.
         """
         started = time.perf_counter()
         weight = cls.checked(weight, settings)
         codec = cls(weight.shape, settings).to(weight.device)
         matrix = weight.flatten(1).double()  # (out, in)
-        factors = _stored(*truncated_svd(matrix, settings.rank))
         given = cls.checked_sensitivity(sensitivity, weight)
-        if settings.p < 2 or given is not None:
+        rows, columns, whole = _sides(given, weight)
+        factors = _stored(*_weighted_svd(matrix, settings.rank, rows, columns))
+        if settings.p < 2 or not whole:
             wide = None if given is None else given.expand(weight.shape).flatten(1).double()
             factors = _reweighted(matrix, factors, settings, wide)
         codec.left.copy_(factors[0])
@@ -91,18 +93,23 @@ class LowRankCodec(Codec):
         return [nominal.model_copy(update={"rank": rank}) for rank in budget_ranks(shape)]
 
     @classmethod
-    def expected_distortion(
+    @torch.no_grad()
+    def expected_distortions(
         cls,
         weight: Tensor,
-        settings: LowRankConfig,
+        settings: Sequence[Any],
         *,
         seed: int = 0,
         sensitivity: Tensor | None = None,
         statistics: Tensor | None = None,
-    ) -> float:
-        """That of the SVD of the whole weight: a part of its rows has a lower rank."""
-        light = settings.model_copy(update={"p": 2.0})
-        return cls.fit(weight, light, seed=seed)[1].relative_distortion
+    ) -> list[float]:
+        """Those of the weighted SVD that `fit` begins with, of the whole weight: a part of its rows
+        has a lower rank."""
+        matrix = weight.flatten(1).double()
+        rows, columns, _ = _sides(cls.checked_sensitivity(sensitivity, weight), weight)
+        squares = singular_values(rows[:, None] * matrix * columns).square()  # smallest first
+        energy = squares.sum().clamp_min(1e-300)
+        return [float(squares[: len(squares) - one.rank].sum() / energy) for one in settings]
 
     def decode(self) -> Tensor:
         return (self.left @ self.right).view(self.shape)
@@ -112,6 +119,27 @@ class LowRankCodec(Codec):
 
 
 Factors = tuple[Tensor, Tensor]
+
+
+def _sides(sensitivity: Tensor | None, weight: Tensor) -> tuple[Tensor, Tensor, bool]:
+    """What rows (out,) and columns (in,) are to be multiplied with: the roots of the means of a
+    sensitivity, and whether their product is all of it, as it is where it belongs to outputs, to
+    inputs, or to both. No weight counts for nothing, else its row could be anything."""
+    matrix = weight.flatten(1).double()
+    if sensitivity is None:
+        return torch.ones_like(matrix[:, 0]), torch.ones_like(matrix[0]), True
+    given = sensitivity.expand(weight.shape).flatten(1).double().contiguous()
+    given = given + 1e-6 * given.max() + 1e-30
+    rows, columns = given.mean(1), given.mean(0) / given.mean()
+    whole = (rows[:, None] * columns - given).abs().max() <= 1e-6 * given.max()
+    return rows.sqrt(), columns.sqrt(), bool(whole)
+
+
+def _weighted_svd(matrix: Tensor, rank: int, rows: Tensor, columns: Tensor) -> Factors:
+    """Of least error, weighted by a product of rows and columns (Srebro and Jaakkola 2003): the SVD
+    of the matrix so multiplied, divided again."""
+    left, right = truncated_svd(rows[:, None] * matrix * columns, rank)
+    return left / rows[:, None], right / columns
 
 
 def _stored(left: Tensor, right: Tensor) -> Factors:

@@ -52,6 +52,36 @@ def test_sensitive_weights_are_fitted_more_closely():
     assert weighted(sensitivity) < 0.9 * weighted(None)
 
 
+@pytest.mark.parametrize("shape", [(1, 32), (48, 1)])
+def test_a_sensitivity_of_inputs_or_outputs_is_met_as_well_as_can_be(shape):
+    """Below what iterations reach for the same one given for every weight."""
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(48, 32, generator=generator)
+    sensitivity = torch.rand(shape, generator=generator) ** 4
+
+    def weighted(given, **settings):
+        error = (decoded(weight, given, rank=8, **settings) - weight).square()
+        return (sensitivity * error).sum().item()
+
+    exact = weighted(sensitivity)
+    # two decimals of fp16: the iterations keep the best of what they round
+    assert exact < 1.002 * weighted(sensitivity.expand(48, 32), iterations=100)
+    assert exact < 0.9 * weighted(None)
+
+
+@pytest.mark.parametrize("shape", [None, (1, 24), (40, 1)])
+def test_what_a_rank_will_cost_is_known_before(shape):
+    generator = torch.Generator().manual_seed(2)
+    weight = torch.randn(40, 24, generator=generator)
+    sensitivity = None if shape is None else torch.rand(shape, generator=generator)
+    settings = [LowRankConfig(rank=rank) for rank in (2, 8, 20)]
+    expected = LowRankCodec.expected_distortions(weight, settings, sensitivity=sensitivity)
+    for one, value in zip(settings, expected, strict=True):
+        report = LowRankCodec.fit(weight, one, sensitivity=sensitivity)[1]
+        right = report.relative_distortion if shape is None else report.weighted_distortion
+        assert value == pytest.approx(right, rel=0.01)
+
+
 def test_bytes_are_two_thin_matrices():
     assert LowRankCodec.tensor_bytes((48, 4, 3, 3), LowRankConfig(rank=8)) == 8 * (48 + 36) * 2
 
