@@ -17,6 +17,20 @@ def budget_ranks(shape: Sequence[int]) -> list[int]:
     return sorted({max(1, int(part * full)) for part in BUDGET_PARTS})
 
 
+def sides(sensitivity: Tensor | None, weight: Tensor) -> tuple[Tensor, Tensor, bool]:
+    """What rows (out,) and columns (in,) are to be multiplied with: the roots of the means of a
+    sensitivity, and whether their product is all of it, as it is where it belongs to outputs, to
+    inputs, or to both. No weight counts for nothing, else its row could be anything."""
+    matrix = weight.flatten(1).double()
+    if sensitivity is None:
+        return torch.ones_like(matrix[:, 0]), torch.ones_like(matrix[0]), True
+    given = sensitivity.expand(weight.shape).flatten(1).double().contiguous()
+    given = given + 1e-6 * given.max() + 1e-30
+    rows, columns = given.mean(1), given.mean(0) / given.mean()
+    whole = (rows[:, None] * columns - given).abs().max() <= 1e-6 * given.max()
+    return rows.sqrt(), columns.sqrt(), bool(whole)
+
+
 def truncated_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """left (n, rank) and right (rank, d) of the best approximation of `matrix` (n, d), float64.
 

@@ -16,7 +16,13 @@ from torch import Tensor, nn
 
 from compress.blocks import row_size
 from compress.codecs.base import Codec
-from compress.codecs.factors import balanced, budget_ranks, singular_values, truncated_svd
+from compress.codecs.factors import (
+    balanced,
+    budget_ranks,
+    sides,
+    singular_values,
+    truncated_svd,
+)
 from compress.codecs.registry import register
 from compress.codecs.report import FitReport
 from compress.config import CodecConfig, Positive
@@ -75,7 +81,7 @@ class LowRankCodec(Codec):
         codec = cls(weight.shape, settings).to(weight.device)
         matrix = weight.flatten(1).double()  # (out, in)
         given = cls.checked_sensitivity(sensitivity, weight)
-        rows, columns, whole = _sides(given, weight)
+        rows, columns, whole = sides(given, weight)
         factors = _stored(*_weighted_svd(matrix, settings.rank, rows, columns))
         if settings.p < 2 or not whole:
             wide = None if given is None else given.expand(weight.shape).flatten(1).double()
@@ -106,7 +112,7 @@ class LowRankCodec(Codec):
         """Those of the weighted SVD that `fit` begins with, of the whole weight: a part of its rows
         has a lower rank."""
         matrix = weight.flatten(1).double()
-        rows, columns, _ = _sides(cls.checked_sensitivity(sensitivity, weight), weight)
+        rows, columns, _ = sides(cls.checked_sensitivity(sensitivity, weight), weight)
         squares = singular_values(rows[:, None] * matrix * columns).square()  # smallest first
         energy = squares.sum().clamp_min(1e-300)
         return [float(squares[: len(squares) - one.rank].sum() / energy) for one in settings]
@@ -119,20 +125,6 @@ class LowRankCodec(Codec):
 
 
 Factors = tuple[Tensor, Tensor]
-
-
-def _sides(sensitivity: Tensor | None, weight: Tensor) -> tuple[Tensor, Tensor, bool]:
-    """What rows (out,) and columns (in,) are to be multiplied with: the roots of the means of a
-    sensitivity, and whether their product is all of it, as it is where it belongs to outputs, to
-    inputs, or to both. No weight counts for nothing, else its row could be anything."""
-    matrix = weight.flatten(1).double()
-    if sensitivity is None:
-        return torch.ones_like(matrix[:, 0]), torch.ones_like(matrix[0]), True
-    given = sensitivity.expand(weight.shape).flatten(1).double().contiguous()
-    given = given + 1e-6 * given.max() + 1e-30
-    rows, columns = given.mean(1), given.mean(0) / given.mean()
-    whole = (rows[:, None] * columns - given).abs().max() <= 1e-6 * given.max()
-    return rows.sqrt(), columns.sqrt(), bool(whole)
 
 
 def _weighted_svd(matrix: Tensor, rank: int, rows: Tensor, columns: Tensor) -> Factors:

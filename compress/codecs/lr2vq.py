@@ -31,6 +31,9 @@ BUDGET = (
     *((4, 16, 2), (4, 64, 3), (4, 256, 3), (4, 1024, 3)),
 )
 
+CHUNK = 1 << 16  # blocks whose representations are solved for at once
+RIDGE = 1e-9  # of the mean of a diagonal: where the blocks have fewer dimensions
+
 
 class LR2VQConfig(CodecConfig):
     """`block_size` weights share a code of log2(codebook_size) bits; codewords have `dimension`."""
@@ -52,7 +55,6 @@ class LR2VQCodec(PackedCodec):
 
     Settings = LR2VQConfig
     settings: LR2VQConfig
-    weighs = False
 
     def __init__(self, shape: Sequence[int], settings: LR2VQConfig):
         k, d, m = settings.codebook_size, settings.dimension, settings.block_size
@@ -79,7 +81,9 @@ class LR2VQCodec(PackedCodec):
         sensitivity: Tensor | None = None,
     ) -> tuple[Self, FitReport]:
         """The SVD of the blocks of `weight` (out, ...) gives the projection, and k-means of their
-        representations the codewords; then each block takes the nearest of these, expanded.
+        representations the codewords; then each block takes the nearest of these, expanded. With a
+        sensitivity each of its weights counts on its own in representations and codes, by their
+        mean in the projection and the codewords.
 
         Raises InputError for NaN or Inf in the weight, values beyond fp16, and where `problems` has
         something.
@@ -88,18 +92,24 @@ class LR2VQCodec(PackedCodec):
         weight = cls.checked(weight, settings)
         codec = cls(weight.shape, settings).to(weight.device)
         points = to_blocks(weight, settings.block_size)  # (n, m)
-        _, right = truncated_svd(points, settings.dimension)
+        weights, given = None, cls.checked_sensitivity(sensitivity, weight)
+        if given is not None:
+            weights = to_blocks(given.expand(weight.shape), settings.block_size)
+        masses = None if weights is None else weights.mean(1)  # (n,)
+        heavy = points if masses is None else points * masses.sqrt()[:, None]
+        _, right = truncated_svd(heavy, settings.dimension)
         codec.projection.copy_(right.half())
         result = fit_codebook(
-            codec._represented(points),
+            codec._represented(points, weights),
             settings.codebook_size,
             iterations=settings.iterations,
             seed=seed,
+            weights=masses,
         )
         codec.codebook.copy_(result.codebook.half())
-        codec.put_codes(assign(points, codec._centroids()))
+        codec.put_codes(assign(points, codec._centroids(), weights))
         codec.check()
-        return codec, codec.measured(weight, started)
+        return codec, codec.measured(weight, started, given)
 
     @classmethod
     def candidates(cls, shape: Sequence[int], nominal: Any) -> list[LR2VQConfig]:
@@ -109,10 +119,21 @@ class LR2VQCodec(PackedCodec):
         names = ("block_size", "codebook_size", "dimension")
         return [nominal.model_copy(update=dict(zip(names, one, strict=True))) for one in BUDGET]
 
-    def _represented(self, points: Tensor) -> Tensor:
-        """Representations (n, d) that the projection expands to the nearest of points (n, m)."""
-        inverse = torch.linalg.pinv(self.projection.detach().double())
-        return (points.double() @ inverse).float()
+    def _represented(self, points: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Representations (n, d) that the projection expands to the nearest of points (n, m), by
+        squared errors that `weights` (n, m) weight."""
+        projection = self.projection.detach().double()
+        if weights is None:
+            return (points.double() @ torch.linalg.pinv(projection)).float()
+        found, least = [], 1e-6 * weights.double().max() + 1e-30  # 0 would leave it open
+        for x, w in zip(points.split(CHUNK), weights.split(CHUNK), strict=True):
+            own = w.double() + least
+            normal = torch.einsum("dm,nm,em->nde", projection, own, projection)
+            ridge = RIDGE * normal.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
+            right = (own * x.double()) @ projection.T  # (n, d)
+            eye = torch.eye(len(projection), dtype=own.dtype, device=own.device)
+            found.append(torch.linalg.solve(normal + ridge * eye, right[..., None])[..., 0])
+        return torch.cat(found).float()
 
     def _centroids(self) -> Tensor:
         """The codewords, expanded: (k, m). No matrix product: that would be rounded to bfloat16

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from compress.blocks import row_size
-from compress.codecs.factors import budget_ranks, truncated_svd
+from compress.codecs.factors import budget_ranks, sides, truncated_svd
 from compress.codecs.packed import PackedCodec
 from compress.codecs.registry import register
 from compress.codecs.report import FitReport
@@ -35,7 +35,6 @@ class SubspaceCodec(PackedCodec):
 
     Settings = SubspaceConfig
     settings: SubspaceConfig
-    weighs = False
 
     def __init__(self, shape: Sequence[int], settings: SubspaceConfig):
         k, j = settings.subspaces, settings.dimension
@@ -66,24 +65,28 @@ class SubspaceCodec(PackedCodec):
         """Alternates between the nearest subspace of each row of `weight` (out, ...) and the best
         subspace of its rows (EM), from several starts; the one of least error counts.
 
-        Errors are not weighted by a sensitivity. Raises InputError for NaN or Inf in the weight,
-        values beyond fp16, and where `problems` has something.
+        Errors are weighted by the product of the means of a sensitivity over rows and over columns.
+        Raises InputError for NaN or Inf in the weight, values beyond fp16, and where `problems` has
+        something.
         """
         started = time.perf_counter()
         weight = cls.checked(weight, settings)
         codec = cls(weight.shape, settings).to(weight.device)
-        rows = weight.flatten(1)  # (out, in)
+        given = cls.checked_sensitivity(sensitivity, weight)
+        outputs, inputs, _ = sides(given, weight)
+        columns = (weight.flatten(1) * inputs).float()  # (out, in)
+        rows = (columns * outputs[:, None]).float()
         generator = torch.Generator().manual_seed(seed)
         starts = settings.restarts if settings.subspaces > 1 else 1
         fits = [_cluster(rows, settings, generator) for _ in range(starts)]
         codes, bases, _ = min(fits, key=lambda fit: fit[2])
-        codec.bases.copy_(bases.half())
+        codec.bases.copy_((bases / inputs).half())
         codec.put_codes(codes)
         for c, basis in enumerate(codec.bases):
             own = codes == c
-            codec.coefficients[own] = (rows[own] @ basis.T).half().float()
+            codec.coefficients[own] = (columns[own] @ (basis * inputs).float().T).half().float()
         codec.check()
-        return codec, codec.measured(weight, started)
+        return codec, codec.measured(weight, started, given)
 
     @classmethod
     def candidates(cls, shape: Sequence[int], nominal: Any) -> list[SubspaceConfig]:
@@ -106,7 +109,9 @@ class SubspaceCodec(PackedCodec):
     ) -> float:
         """After a few steps of EM, of the whole weight: a part of its rows has a lower rank."""
         light = settings.model_copy(update={"restarts": 1, "iterations": 4})
-        return cls.fit(weight, light, seed=seed)[1].relative_distortion
+        report = cls.fit(weight, light, seed=seed, sensitivity=sensitivity)[1]
+        weighted = report.weighted_distortion
+        return report.relative_distortion if weighted is None else weighted
 
     def decode(self) -> Tensor:
         every = torch.arange(self.shape[0], device=self.codes.device)

@@ -152,19 +152,21 @@ def test_estimates_are_there_for_every_stage_whose_rows_are_known(encoder, small
 
 
 def test_it_says_what_errors_are_weighted_by_and_what_that_takes(encoder, small_params, tmp_path):
-    words = {**EMBEDDINGS, "method": "subspace", "subspaces": 2, "dimension": 4}
+    pruned = {"name": "ffn", "layers": FFN["layers"], "method": "neurons", "balance": False}
     rows = {"train": 10**6, "validation": 1}
 
     def planned(**quantize):
-        config = params(small_params, FFN, words)
+        config = params(small_params, pruned, EMBEDDINGS)
         config = config.model_copy(update={"quantize": config.quantize.model_copy(update=quantize)})
         return make_plan(config, encoder, rows=rows, workspace=tmp_path)
 
     plain, weighted = planned(), planned(sensitivity="activations")
-    assert plain.notes == () and plain.total_bytes == weighted.total_bytes
+    assert len(plain.notes) == 1 and "looks at" in plain.notes[0]  # neurons
+    assert plain.total_bytes == weighted.total_bytes
     assert weighted.notes == (
-        "group ffn: errors are weighted by activations, from 1,024 rows",
-        "group embeddings: subspace does not weight errors",
+        "group ffn: neurons does not weight errors",
+        "group embeddings: errors are weighted by activations, from 1,024 rows",
+        *plain.notes,
     )
 
 

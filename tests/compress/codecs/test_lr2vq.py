@@ -49,6 +49,18 @@ def test_each_block_takes_the_nearest_codeword():
     assert (codec._indices() == nearest).float().mean() > 0.999
 
 
+def test_a_representation_is_the_weighted_least_squares_of_its_block():
+    draw = torch.Generator().manual_seed(0)
+    weight, sensitivity = torch.randn(2, 32, 64, generator=draw)
+    sensitivity = sensitivity.abs()
+    codec, _ = LR2VQCodec.fit(weight, LR2VQConfig(codebook_size=16), sensitivity=sensitivity)
+    points, roots = weight.view(-1, 8), sensitivity.view(-1, 8).sqrt()
+    found = codec._represented(points, roots.square())
+    matrix = roots[:, :, None] * codec.projection.detach().T  # (n, m, d)
+    expected = torch.linalg.lstsq(matrix, (roots * points)[..., None]).solution[..., 0]
+    torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-3)
+
+
 def test_more_dimensions_than_weights_are_refused():
     with pytest.raises(InputError, match="dimension 9 is more than the block size 8"):
         fit(torch.randn(64, 64), dimension=9)

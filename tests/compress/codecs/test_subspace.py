@@ -20,6 +20,20 @@ def test_a_single_subspace_is_the_svd():
     assert report.relative_distortion == pytest.approx(svd.relative_distortion, rel=1e-3)
 
 
+@pytest.mark.parametrize("shape", [(1, 24), (60, 1)])
+def test_a_single_subspace_is_the_weighted_svd_where_some_inputs_or_outputs_count_more(shape):
+    generator = torch.Generator().manual_seed(0)
+    weight, sensitivity = (
+        torch.randn(60, 24, generator=generator),
+        torch.rand(shape, generator=generator),
+    )
+    found = SubspaceCodec.fit(
+        weight, SubspaceConfig(subspaces=1, dimension=6), sensitivity=sensitivity
+    )[1]
+    svd = LowRankCodec.fit(weight, LowRankConfig(rank=6), sensitivity=sensitivity)[1]
+    assert found.weighted_distortion == pytest.approx(svd.weighted_distortion, rel=1e-3)
+
+
 def test_rows_of_different_subspaces_are_told_apart():
     generator = torch.Generator().manual_seed(0)
     kinds = [
