@@ -40,6 +40,7 @@ class Row(Section):
     ablation: bool = False
     extra: bool = False
     ratios: list[int] = Field(default=[])
+    curve: str = ""  # what the rows of several ratios have in common: one line of the picture
     set: dict[str, Any] = Field(default={})
 
     @property
@@ -50,6 +51,7 @@ class Row(Section):
                 update={
                     "name": f"{self.name}-{ratio}x",
                     "label": f"{self.label or self.name}, {ratio}x",
+                    "curve": self.label or self.name,
                     "ratios": [],
                     "set": self.set | {"quantize.budget": {"ratio": ratio}},
                 }

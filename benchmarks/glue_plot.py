@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.glue_cells import Spec
+from benchmarks.glue_cells import Row, Spec
 from benchmarks.glue_report import Lines
 
 PANEL = 4.2, 5.2  # inches
@@ -13,7 +13,8 @@ MARKS = "oDsv^<>Pphd*X"
 
 
 def draw(spec: Spec, found: Lines, file: Path) -> Path:
-    """Mean over the seeds, bars from the lowest to the highest; the uncompressed score dashed."""
+    """Mean over the seeds, bars from the lowest to the highest; the uncompressed score dashed.
+    Sizes of one method are joined by a line."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -21,7 +22,7 @@ def draw(spec: Spec, found: Lines, file: Path) -> Path:
     from matplotlib import pyplot
 
     tasks = [task for task in spec.tasks if any(name == task.name for name, _ in found)]
-    size = PANEL[0] * len(tasks), PANEL[1]
+    size = PANEL[0] * max(len(tasks), 1.5), PANEL[1]
     figure, panels = pyplot.subplots(
         1, len(tasks), squeeze=False, figsize=size, layout="constrained"
     )
@@ -34,7 +35,11 @@ def draw(spec: Spec, found: Lines, file: Path) -> Path:
         for mark, label in zip(*axes.get_legend_handles_labels(), strict=True):
             labels.setdefault(label, mark)
     figure.legend(
-        labels.values(), labels.keys(), loc="outside lower center", fontsize=8, ncols=len(tasks)
+        labels.values(),
+        labels.keys(),
+        loc="outside lower center",
+        fontsize=8,
+        ncols=max(2, len(tasks)),
     )
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, metadata={"Date": None})
@@ -53,20 +58,27 @@ def _panel(axes: Any, spec: Spec, found: Lines, task: str) -> None:
             linewidth=0.9,
             label=first.label or first.name,
         )
-    methods = [row.name for row in others if not row.ablation]
+    curves: dict[str, list[Row]] = {}
     for row in others:
-        if (task, row.name) not in found:
+        label = "parts on and off" if row.ablation else row.curve or row.label or row.name
+        curves.setdefault(label, []).append(row)
+    methods = [label for label in curves if label != "parts on and off"]
+    for label, rows in curves.items():
+        points = [found[task, row.name] for row in rows if (task, row.name) in found]
+        if not points:
             continue
-        line = found[task, row.name]
-        low, high = min(line.scores.values()), max(line.scores.values())
-        style: dict[str, Any] = {"fmt": ".", "color": "0.65", "label": "parts on and off"}
-        if not row.ablation:
-            i = methods.index(row.name)
-            style = {"fmt": MARKS[i % len(MARKS)], "color": f"C{i % 10}"}
-            style["label"] = row.label or row.name
+        style: dict[str, Any] = {"fmt": ".", "color": "0.65"}
+        if label in methods:
+            i = methods.index(label)
+            joined = "-" if any(row.curve for row in rows) else ""
+            style = {"fmt": f"{joined}{MARKS[i % len(MARKS)]}", "color": f"C{i % 10}"}
+        spread = [
+            [x.score - min(x.scores.values()) for x in points],
+            [max(x.scores.values()) - x.score for x in points],
+        ]
         axes.errorbar(
-            line.bytes / 1e6, line.score, [[line.score - low], [high - line.score]],
-            markersize=5, linewidth=1, capsize=2, **style,
+            [x.bytes / 1e6 for x in points], [x.score for x in points], spread,
+            markersize=5, linewidth=1, capsize=2, label=label, **style,
         )  # fmt: skip
     axes.set_xscale("log")
     axes.set_xticks(ticks := [2, 3, 4, 5, 6, 8, 12, 16, 24], [str(tick) for tick in ticks])
