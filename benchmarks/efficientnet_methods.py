@@ -1,7 +1,7 @@
 """All methods on the convolutions of EfficientNet-Lite0, at equal bytes, without a data set.
 
     python -m benchmarks.efficientnet_methods        every cell that is missing, then the table
-    python -m benchmarks.efficientnet_methods --rows uniform-8x product-8x --steps 30
+    python -m benchmarks.efficientnet_methods --rows uniform-8x product-8x --steps 60
 
 The rows, and how each spends its budget, are those of benchmarks/methods/; layers, images and
 distillation those of benchmarks/efficientnet.py, all layers in one group. The same relative error
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="only these")
-    parser.add_argument("--steps", type=int, default=60, help="of the distillation (60)")
+    parser.add_argument("--steps", type=int, default=30, help="of the distillation (30)")
     parser.add_argument("--images", type=int, default=384, help="crops to learn from (384)")
     parser.add_argument("--judged", type=int, default=96, help="of each kind (96)")
     parser.add_argument("--cache", type=Path, default=Path(".shrinkflow/efficientnet"))
