@@ -25,10 +25,12 @@ from compress.kmeans import assign
 from compress.kmeans import fit as fit_codebook
 from compress.straight_through import straight_through
 
-# Block sizes, codebooks and dimensions that are tried under a size budget.
+# Block sizes, codebooks and dimensions that are tried under a size budget: all dimensions, too, as
+# few weights have blocks of a low rank.
 BUDGET = (
-    *((16, 16, 4), (8, 16, 3), (16, 256, 6), (8, 256, 4), (8, 256, 6), (8, 1024, 4), (8, 4096, 4)),
-    *((4, 16, 2), (4, 64, 3), (4, 256, 3), (4, 1024, 3)),
+    *((16, 16, 4), (16, 256, 6), (16, 256, 12), (8, 16, 3), (8, 256, 4), (8, 256, 6), (8, 256, 8)),
+    *((8, 1024, 6), (8, 1024, 8), (8, 4096, 8), (4, 16, 2), (4, 64, 3), (4, 64, 4), (4, 256, 3)),
+    *((4, 256, 4), (4, 1024, 4), (2, 16, 2), (2, 64, 2), (2, 256, 2)),
 )
 
 CHUNK = 1 << 16  # blocks whose representations are solved for at once
