@@ -71,7 +71,7 @@ def _panel(axes: Any, spec: Spec, found: Lines, task: str) -> None:
         if label in methods:
             i = methods.index(label)
             joined = "-" if any(row.curve for row in rows) else ""
-            style = {"fmt": f"{joined}{MARKS[i % len(MARKS)]}", "color": f"C{i % 10}"}
+            style = {"fmt": f"{joined}{MARKS[i % len(MARKS)]}", "color": _color(i)}
         spread = [
             [x.score - min(x.scores.values()) for x in points],
             [max(x.scores.values()) - x.score for x in points],
@@ -84,3 +84,10 @@ def _panel(axes: Any, spec: Spec, found: Lines, task: str) -> None:
     axes.set_xticks(ticks := [2, 3, 4, 5, 6, 8, 12, 16, 24], [str(tick) for tick in ticks])
     axes.set_xticks([], minor=True)
     axes.set_xlabel("megabytes on disk")
+
+
+def _color(i: int) -> Any:
+    """The ten of matplotlib's cycle, then a light shade of each."""
+    from matplotlib import colormaps
+
+    return colormaps["tab20"](2 * i % 20 + i // 10 % 2)
