@@ -4,8 +4,8 @@
     python -m benchmarks.efficientnet_methods --rows uniform-8x product-8x --steps 60
 
 The rows, and how each spends its budget, are those of benchmarks/methods/; layers, images and
-distillation those of benchmarks/efficientnet.py, all layers in one group. The same relative error
-of the weights counts alike in every layer. Cells are kept: one that was stopped is done again.
+distillation those of benchmarks/efficientnet.py, all layers in one group. Cells are kept: one that
+was stopped is done again.
 """
 
 import argparse

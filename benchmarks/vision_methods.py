@@ -1,7 +1,7 @@
 """The rows of benchmarks/methods/ on a network of images: budget, fit, distillation, file, verdict.
 
-All compressed layers are in one group, and the same relative error of the weights counts alike in
-every layer. What benchmarks/efficientnet_methods.py and benchmarks/digits.py have in common.
+All compressed layers are in one group. What benchmarks/efficientnet_methods.py and
+benchmarks/digits.py have in common.
 """
 
 import copy
@@ -22,7 +22,7 @@ from benchmarks.glue_run import read, write
 from compress.allocation.allocate import allocate
 from compress.allocation.candidates import layer_candidates
 from compress.allocation.curves import measure
-from compress.allocation.sensitivity import uniform
+from compress.allocation.sensitivity import sensitivity_on
 from compress.allocation.sizes import FileSizes
 from compress.checkpoint import save_compressed
 from compress.codecs.registry import codec_class
@@ -33,6 +33,7 @@ from compress.seeds import layer_seed
 from compress.selection import SelectedLayer, select
 
 METHODS = FOLDER.parent / "methods"
+SENSITIVITY = "sensitivity"  # in place of a method's name
 
 
 @dataclass(frozen=True)
@@ -119,16 +120,24 @@ def chosen(
     network: Network, config: QuantizeConfig, curves: dict[str, Any], base: str
 ) -> list[SelectedLayer]:
     """The layers with the settings that the budget pays for. `curves`, by method, gets those of
-    `base`. Raises InputError where no settings fit."""
+    `base`, and what an error of each layer does. Raises InputError where no settings fit."""
     selection = select(network.model, config)
     layers = list(selection.layers)
     if base not in curves:
         curves[base] = _curves(network, layers, config)
+    if SENSITIVITY not in curves:
+        curves[SENSITIVITY] = _sensitivity(network, layers)
     sizes = FileSizes(network.model, layers, config.rest)
     assert config.budget is not None
-    even = uniform(curves[base], layers)
-    found = allocate(sizes, layers, curves[base], even, config.budget).settings
+    found = allocate(sizes, layers, curves[base], curves[SENSITIVITY], config.budget).settings
     return [replace(layer, settings=found[layer.ref.name]) for layer in layers]
+
+
+def _sensitivity(network: Network, layers: Sequence[SelectedLayer]) -> dict[str, Any]:
+    """What an error of each layer does to the logits, on as many images as the calibration has."""
+    batches = [{"pixel_values": part} for part in network.images[: 8 * BATCH].split(BATCH)]
+    model = copy.deepcopy(network.model)
+    return sensitivity_on(model, batches, [layer.ref for layer in layers], recovery(1, 1e-4, 1e-4))
 
 
 def _curves(

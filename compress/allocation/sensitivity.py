@@ -36,15 +36,26 @@ def sensitivity(
 ) -> dict[str, tuple[float, float]]:
     """(s, r) of each layer, by name: what `damage` takes.
 
-    One draw for each of BATCHES batches of rows, evenly spaced. The same for the same seed and
-    number of threads.
+    From BATCHES batches of rows, evenly spaced. The same for the same seed and number of threads.
     """
+    chosen = batches(rows, tokenizer, BATCHES * BATCH_SIZE, BATCH_SIZE)
+    return sensitivity_on(model, chosen, refs, recovery, seed=seed)
+
+
+def sensitivity_on(
+    model: PreTrainedModel,
+    chosen: Sequence[Mapping[str, Tensor]],
+    refs: Sequence[LayerRef],
+    recovery: RecoveryConfig,
+    *,
+    seed: int = 0,
+) -> dict[str, tuple[float, float]]:
+    """`sensitivity` from these batches of inputs, of text or anything else: one draw for each."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.eval().requires_grad_(False).to(device)
     weights = {ref.name: model.get_parameter(ref.tensor).requires_grad_() for ref in refs}
     total = dict.fromkeys(weights, (0.0, 0.0))
     generator = torch.Generator().manual_seed(seed)
-    chosen = batches(rows, tokenizer, BATCHES * BATCH_SIZE, BATCH_SIZE)
     with progress_bar("sensitivity", len(chosen)) as bar:
         for batch in chosen:
             inputs = {name: value.to(device) for name, value in batch.items() if name != "labels"}
