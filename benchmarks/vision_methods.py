@@ -1,7 +1,7 @@
 """The rows of benchmarks/methods/ on a network of images: budget, fit, distillation, file, verdict.
 
-All compressed layers are in one group. What benchmarks/efficientnet_methods.py and
-benchmarks/digits.py have in common.
+All compressed layers are in one group; one for whose shape the method has no settings stays in
+fp16. What benchmarks/efficientnet_methods.py and benchmarks/digits.py have in common.
 """
 
 import copy
@@ -121,12 +121,13 @@ def chosen(
 ) -> list[SelectedLayer]:
     """The layers with the settings that the budget pays for. `curves`, by method, gets those of
     `base`, and what an error of each layer does. Raises InputError where no settings fit."""
-    selection = select(network.model, config)
-    layers = list(selection.layers)
+    every = select(network.model, config).layers
+    layers = [x for x in every if layer_candidates(x.ref.shape, x.settings, config, x.group)]
+    if SENSITIVITY not in curves:
+        curves[SENSITIVITY] = _sensitivity(network, every)
+    network.calibration(every)  # what the first method cannot compress another one can
     if base not in curves:
         curves[base] = _curves(network, layers, config)
-    if SENSITIVITY not in curves:
-        curves[SENSITIVITY] = _sensitivity(network, layers)
     sizes = FileSizes(network.model, layers, config.rest)
     assert config.budget is not None
     found = allocate(sizes, layers, curves[base], curves[SENSITIVITY], config.budget).settings
