@@ -87,6 +87,16 @@ def test_a_method_meets_the_budget_and_learns(teacher, images, tmp_path, row):
     assert 0 < after < before
 
 
+def test_a_layer_without_settings_is_left_to_methods_that_have_some(teacher, images):
+    every = rows(read_spec(METHODS), efficientnet_methods.LAYERS)
+    network, curves = efficientnet_methods.of(teacher, images, {}, {}), {}
+    found = {}
+    for method, ratio in (("residual", 1.4), ("uniform", 2.0)):
+        small = every[f"{method}-8x"].model_copy(update={"budget": BudgetConfig(ratio=ratio)})
+        found[method] = {x.ref.name for x in chosen(network, small, curves, method)}
+    assert "_conv_stem" in found["uniform"] - found["residual"]  # 27 inputs: no block of 4, 8, 16
+
+
 def test_methods_but_those_of_feed_forward_blocks_have_rows():
     spec = read_spec(METHODS)
     found = rows(spec, efficientnet_methods.LAYERS)
