@@ -22,6 +22,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from transformers import PreTrainedModel, ViTConfig, ViTForImageClassification, set_seed
 
+from benchmarks.efficientnet import Images
 from benchmarks.glue_cells import Spec, digest, read_spec
 from benchmarks.glue_run import machine, write
 from benchmarks.markdown import fill, table
@@ -39,20 +40,7 @@ TRAINING = TrainingConfig(
 NEAR = {"8x": ("8x",), "16x": ("16x", "15x", "13x"), "24x": ("24x",)}  # sizes of the rows
 
 
-class Labelled(torch.utils.data.Dataset[dict[str, Tensor]]):
-    """Images (n, 1, h, w) and their classes (n,) int64 as rows."""
-
-    def __init__(self, pixels: Tensor, labels: Tensor):
-        self._pixels, self._labels = pixels, labels
-
-    def __len__(self) -> int:
-        return len(self._pixels)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"pixel_values": self._pixels[index], "labels": self._labels[index]}
-
-
-def digits() -> tuple[Labelled, Tensor, Tensor]:
+def digits() -> tuple[Images, Tensor, Tensor]:
     """To learn from; held-out images (HELD_OUT, 1, 8, 8) of -1 to 1, and their classes."""
     pixels, labels = load_digits(return_X_y=True)
     images = torch.from_numpy(pixels).float().view(-1, 1, 8, 8) / 8 - 1
@@ -60,10 +48,10 @@ def digits() -> tuple[Labelled, Tensor, Tensor]:
         range(len(labels)), test_size=HELD_OUT, stratify=labels, random_state=0
     )
     classes = torch.from_numpy(labels).long()
-    return Labelled(images[train_rows], classes[train_rows]), images[held_out], classes[held_out]
+    return Images(images[train_rows], classes[train_rows]), images[held_out], classes[held_out]
 
 
-def trained(seed: int, rows: Labelled, folder: Path, training: TrainingConfig) -> PreTrainedModel:
+def trained(seed: int, rows: Images, folder: Path, training: TrainingConfig) -> PreTrainedModel:
     """In eval mode; read from `folder` where it has been trained before."""
     if not folder.is_dir():
         set_seed(seed)
@@ -91,7 +79,7 @@ def network(seed: int, cache: Path, training: TrainingConfig) -> Network:
         right = compressed(pixel_values=images).logits.argmax(1) == classes
         return {"accuracy": 100 * float(right.double().mean())}
 
-    return Network(model, rows._pixels, judge, about)
+    return Network(model, rows.pixels, judge, about)
 
 
 def show(spec: Spec, found: Sequence[Mapping[str, Mapping[str, Any]]]) -> str:

@@ -58,16 +58,17 @@ class Agreement:
 
 
 class Images(Dataset[dict[str, Tensor]]):
-    """(n, 3, h, w) as rows."""
+    """Images (n, channels, h, w), and their classes (n,) int64 where they have some, as rows."""
 
-    def __init__(self, pixels: Tensor):
-        self._pixels = pixels
+    def __init__(self, pixels: Tensor, labels: Tensor | None = None):
+        self.pixels, self._labels = pixels, labels
 
     def __len__(self) -> int:
-        return len(self._pixels)
+        return len(self.pixels)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"pixel_values": self._pixels[index]}
+        row = {"pixel_values": self.pixels[index]}
+        return row if self._labels is None else row | {"labels": self._labels[index]}
 
 
 def collate(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -42,7 +42,7 @@ def test_it_learns_to_read_and_is_trained_once(network, folder):
 
 def test_a_cell_fits_its_budget_is_kept_and_told(network, config, tmp_path):
     learned = recovery(20, learning_rate=1e-4, centroid_learning_rate=5e-4)
-    small = {"uniform-8x": config.model_copy(update={"budget": config.budget})}
+    small = {"uniform-8x": config}
     found = results(network, small, learned, tmp_path)
     own = found["uniform-8x"]
     assert own["bytes"] < network.bytes / 8
