@@ -8,13 +8,15 @@ from torch import Tensor
 
 from compress.blocks import row_size
 
-BUDGET_PARTS = (1 / 32, 1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2)  # of the full rank
+BUDGET_PARTS = (1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)  # of the rank that saves nothing
 
 
 def budget_ranks(shape: Sequence[int]) -> list[int]:
-    """Ranks that are tried under a size budget for a weight of `shape`."""
-    full = min(shape[0], row_size(shape))
-    return sorted({max(1, int(part * full)) for part in BUDGET_PARTS})
+    """Ranks that are tried under a size budget for a weight of `shape`, up to the one whose two
+    factors have as many entries as the weight itself."""
+    rows, columns = shape[0], row_size(shape)
+    whole = rows * columns / (rows + columns)
+    return sorted({max(1, int(part * whole)) for part in BUDGET_PARTS})
 
 
 def sides(sensitivity: Tensor | None, weight: Tensor) -> tuple[Tensor, Tensor, bool]:

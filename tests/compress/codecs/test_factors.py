@@ -1,7 +1,9 @@
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from compress.codecs.factors import balanced, truncated_svd
+from compress.codecs.factors import balanced, budget_ranks, truncated_svd
 
 
 @pytest.mark.parametrize("shape", [(40, 12), (12, 40), (9, 9)])
@@ -26,3 +28,14 @@ def test_a_matrix_of_less_rank_is_exact(shape):
 def test_balanced_factors_are_equally_long():
     left, right = balanced(*truncated_svd(torch.randn(30, 20) * 1e-3, 5))
     torch.testing.assert_close(left.norm(dim=0), right.norm(dim=1))
+
+
+@given(st.integers(2, 300), st.integers(2, 300))
+def test_ranks_under_a_budget_end_where_the_factors_are_as_large_as_the_weight(rows, columns):
+    ranks = budget_ranks((rows, columns))
+    assert ranks == sorted(set(ranks))
+    assert ranks[-1] * (rows + columns) <= rows * columns < (ranks[-1] + 1) * (rows + columns)
+
+
+def test_ranks_under_a_budget_count_the_taps_of_a_convolution():
+    assert budget_ranks((128, 3, 4, 4)) == budget_ranks((128, 48))
