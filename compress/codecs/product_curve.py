@@ -11,6 +11,7 @@ BLOCK_SIZES = (2, 4, 8, 16)
 CODEBOOK_SIZES = tuple(1 << bits for bits in range(4, 13))  # 16 to 4096
 MAX_BITS = 4.0  # codes a weight; beyond it a scalar method is smaller and as good
 CODEBOOK_SHARE = 0.25  # of the codes' bytes; a larger codebook loses to a smaller block
+FINEST_BITS = 8.0  # a weight, codebook and codes, where no block is smaller
 # Where a code is to take fewer bits than it has: few codebooks cover all sizes, as the bits vary.
 CODED = ((2, 64), (2, 256), (4, 256), (4, 1024), (8, 256), (8, 1024))
 CODED_SHARES = tuple(share / 20 for share in range(4, 19))  # of log2(codebook_size)
@@ -19,15 +20,25 @@ CODED_SHARES = tuple(share / 20 for share in range(4, 19))  # of log2(codebook_s
 def sizes(shape: Sequence[int]) -> Iterator[tuple[int, int]]:
     """(block_size, codebook_size) that pay for a weight of `shape`, smallest blocks first."""
     row = row_size(shape)
-    kernel = prod(shape[2:])  # of a convolution: blocks of one input channel
-    blocks = sorted(d for d in {*BLOCK_SIZES, kernel} if 1 < d <= row and row % d == 0)
-    for d in blocks or [d for d in range(3, 17) if row % d == 0][:2]:
+    blocks = _blocks(shape, row)
+    for d in blocks:
         n = shape[0] * row // d
         for k in CODEBOOK_SIZES:
             codes = n * bits_for(k)  # bits
-            small = k == CODEBOOK_SIZES[0] and n >= 2 * k  # the least that a tiny layer can get
-            if bits_for(k) <= MAX_BITS * d and (small or 16 * k * d <= CODEBOOK_SHARE * codes):
+            book = 16 * k * d
+            pays = book <= CODEBOOK_SHARE * codes
+            least = k == CODEBOOK_SIZES[0]  # that a tiny layer can get
+            finest = d == blocks[0] and codes + book <= FINEST_BITS * n * d
+            if bits_for(k) <= MAX_BITS * d and (pays or (n >= 2 * k and (least or finest))):
                 yield d, k
+
+
+def _blocks(shape: Sequence[int], row: int) -> list[int]:
+    """Block sizes that divide a row, smallest first: of an odd one the first two that do."""
+    found = {*BLOCK_SIZES, prod(shape[2:])}  # of a convolution: blocks of one input channel
+    if row % 2:
+        found.update([d for d in range(3, 17) if row % d == 0][:2])
+    return sorted(d for d in found if 1 < d <= row and row % d == 0)
 
 
 def product_candidates(shape: Sequence[int], nominal: Any) -> list[Any]:

@@ -1,11 +1,13 @@
 """Distortion from a sample against whole fits, and what the other methods get."""
 
 import itertools
+import math
 
 import pytest
 import torch
 
 from compress.allocation.curves import measure, undominated
+from compress.blocks import row_size
 from compress.codecs import codec_class
 from compress.codecs.base import Codec
 from compress.codecs.product_curve import product_candidates, sizes
@@ -109,4 +111,15 @@ def test_blocks_divide_the_rows_and_codebooks_are_small_beside_codes(shape, bloc
         settings = CodebookConfig(block_size=d, codebook_size=k)
         assert codec_class("product").problems(shape, settings) == []
         codec = codec_class("product").empty(shape, settings)
-        assert k == 16 or 2 * codec.codebook.numel() <= 0.25 * codec.codes.numel() + 1
+        codebook, codes = 2 * codec.codebook.numel(), codec.codes.numel()  # bytes
+        finest = d == min(blocks) and codebook + codes <= shape[0] * row_size(shape)
+        assert k == 16 or finest or codebook <= 0.25 * codes + 1
+
+
+def test_a_small_layer_can_be_kept_as_well_as_by_eight_bits():
+    """Nothing finer than its smallest blocks could do it in place of a large codebook."""
+    for shape in ((96, 16), (24, 144, 1, 1), (32, 3, 3, 3)):
+        finest = min(d for d, _ in sizes(shape))
+        weights = shape[0] * row_size(shape)
+        bits = [math.log2(k) / d + 16 * k * d / weights for d, k in sizes(shape) if d == finest]
+        assert 5 < max(bits) <= 8
