@@ -23,7 +23,7 @@ def measure(
 
     Returns {energy: ||W||^2, points: [{settings, bytes, distortion}]} in plain JSON values;
     `bytes` are those of the tensors as stored, at most, `distortion` is relative to the energy and
-    an estimate (Codec.expected_distortion says how good). With a sensitivity s, of mean 1 and a
+    an estimate (Codec.expected_distortions says how good). With a sensitivity s, of mean 1 and a
     shape that broadcasts to the weight's, both are weighted by it: the energy is sum s W^2.
     `statistics` are those of the layer's inputs that its method needs.
     Dominated candidates, as large as another and no better, are left out; smallest first. The same

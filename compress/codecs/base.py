@@ -138,31 +138,6 @@ class Codec(ForwardCodec):
         return []
 
     @classmethod
-    def expected_distortion(
-        cls,
-        weight: Tensor,
-        settings: Any,
-        *,
-        seed: int = 0,
-        sensitivity: Tensor | None = None,
-        statistics: Tensor | None = None,
-    ) -> float:
-        """About the relative distortion that `fit` would report, from a part of the weight only;
-        with a sensitivity, where the method weighs, the weighted one. A method that makes use of
-        statistics may count what they save.
-
-        Here: a fit of at most `SAMPLED_WEIGHTS` weights in whole rows, evenly spaced.
-        """
-        rows = max(1, SAMPLED_WEIGHTS // max(1, weight[0].numel()))
-        step = max(1, -(-len(weight) // rows))
-        if sensitivity is not None and len(sensitivity) > 1:
-            sensitivity = sensitivity[::step]
-        some = weight[::step].contiguous()
-        report = cls.fit(some, settings, seed=seed, sensitivity=sensitivity)[1]
-        weighted = report.weighted_distortion
-        return report.relative_distortion if weighted is None else weighted
-
-    @classmethod
     def expected_distortions(
         cls,
         weight: Tensor,
@@ -172,13 +147,19 @@ class Codec(ForwardCodec):
         sensitivity: Tensor | None = None,
         statistics: Tensor | None = None,
     ) -> list[float]:
-        """`expected_distortion` for each of the settings; overridden where some share work."""
-        return [
-            cls.expected_distortion(
-                weight, one, seed=seed, sensitivity=sensitivity, statistics=statistics
-            )
-            for one in settings
-        ]
+        """About the relative distortion that `fit` would report with each of the settings, from a
+        part of the weight; with a sensitivity, where the method weighs, the weighted one. A method
+        that makes use of statistics may count what they save.
+
+        Here: fits of at most `SAMPLED_WEIGHTS` weights in whole rows, evenly spaced.
+        """
+        rows = max(1, SAMPLED_WEIGHTS // max(1, weight[0].numel()))
+        step = max(1, -(-len(weight) // rows))
+        if sensitivity is not None and len(sensitivity) > 1:
+            sensitivity = sensitivity[::step]
+        some = weight[::step].contiguous()
+        fits = (cls.fit(some, one, seed=seed, sensitivity=sensitivity) for one in settings)
+        return [report.minimized for _, report in fits]
 
     @classmethod
     def checked(cls, weight: Tensor, settings: Any) -> Tensor:

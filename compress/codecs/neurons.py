@@ -141,22 +141,17 @@ class NeuronsCodec(Codec):
         return [nominal.model_copy(update={"keep": part}) for part in BUDGET_PARTS]
 
     @classmethod
-    def expected_distortion(
+    def expected_distortions(
         cls,
         weight: Tensor,
-        settings: NeuronsConfig,
+        settings: Sequence[NeuronsConfig],
         *,
         seed: int = 0,
         sensitivity: Tensor | None = None,
         statistics: Tensor | None = None,
-    ) -> float:
+    ) -> list[float]:
         """As if what goes had its share of the squares: importance says nothing of them."""
-        kept = kept_count(weight.shape, settings) / max(weight.shape[0], row_size(weight.shape))
-        if (own := settings.part) is None:
-            return 1 - kept
-        part = weight.flatten()[: prod(part_shape(weight.shape, settings))]
-        part = part.view(part_shape(weight.shape, settings))
-        return 1 - kept + kept * codec_class(own.method).expected_distortion(part, own, seed=seed)
+        return [_expected(weight, one, seed) for one in settings]
 
     def decode(self) -> Tensor:
         part = self.weights if self.part is None else self.part.decode()
@@ -195,6 +190,16 @@ class NeuronsCodec(Codec):
             raise InputError(f"neurons are no ascending list of some of the {size}")
         if self.part is not None:
             self.part.check()
+
+
+def _expected(weight: Tensor, settings: NeuronsConfig, seed: int) -> float:
+    kept = kept_count(weight.shape, settings) / max(weight.shape[0], row_size(weight.shape))
+    if (own := settings.part) is None:
+        return 1 - kept
+    part = weight.flatten()[: prod(part_shape(weight.shape, settings))]
+    part = part.view(part_shape(weight.shape, settings))
+    of_part = codec_class(own.method).expected_distortions(part, [own], seed=seed)[0]
+    return 1 - kept + kept * of_part
 
 
 def _checked(statistics: Tensor, size: int) -> Tensor:

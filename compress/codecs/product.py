@@ -203,20 +203,6 @@ class ProductCodec(PackedCodec):
         return product_candidates(shape, base)
 
     @classmethod
-    def expected_distortion(
-        cls,
-        weight: Tensor,
-        settings: CodebookConfig,
-        *,
-        seed: int = 0,
-        sensitivity: Tensor | None = None,
-        statistics: Tensor | None = None,
-    ) -> float:
-        return cls.expected_distortions(
-            weight, [settings], seed=seed, sensitivity=sensitivity, statistics=statistics
-        )[0]
-
-    @classmethod
     def expected_distortions(
         cls,
         weight: Tensor,

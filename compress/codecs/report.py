@@ -19,6 +19,12 @@ class FitReport:
     seconds: float
     weighted_distortion: float | None = field(default=None, kw_only=True)
 
+    @property
+    def minimized(self) -> float:
+        """The distortion that the fit made small: the weighted one, if there is one."""
+        known = self.weighted_distortion
+        return self.relative_distortion if known is None else known
+
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, ready for JSON."""
         return asdict(self)

@@ -98,20 +98,19 @@ class SubspaceCodec(PackedCodec):
         ]
 
     @classmethod
-    def expected_distortion(
+    def expected_distortions(
         cls,
         weight: Tensor,
-        settings: SubspaceConfig,
+        settings: Sequence[SubspaceConfig],
         *,
         seed: int = 0,
         sensitivity: Tensor | None = None,
         statistics: Tensor | None = None,
-    ) -> float:
+    ) -> list[float]:
         """After a few steps of EM, of the whole weight: a part of its rows has a lower rank."""
-        light = settings.model_copy(update={"restarts": 1, "iterations": 4})
-        report = cls.fit(weight, light, seed=seed, sensitivity=sensitivity)[1]
-        weighted = report.weighted_distortion
-        return report.relative_distortion if weighted is None else weighted
+        light = [one.model_copy(update={"restarts": 1, "iterations": 4}) for one in settings]
+        fits = (cls.fit(weight, one, seed=seed, sensitivity=sensitivity) for one in light)
+        return [report.minimized for _, report in fits]
 
     def decode(self) -> Tensor:
         every = torch.arange(self.shape[0], device=self.codes.device)

@@ -27,8 +27,8 @@ def weight(kind, shape=(512, 512)):
 def test_a_sample_tells_what_a_whole_fit_will_give(kind, d, k, scale):
     settings = CodebookConfig(block_size=d, codebook_size=k, row_scale=scale)
     product, values = codec_class("product"), weight(kind)
-    expected = product.expected_distortion(values, settings)
-    assert expected == product.expected_distortion(values, settings)
+    (expected,) = product.expected_distortions(values, [settings])
+    assert [expected] == product.expected_distortions(values, [settings])
     assert expected == pytest.approx(product.fit(values, settings)[1].relative_distortion, rel=0.12)
 
 
@@ -43,7 +43,7 @@ def test_a_sample_tells_the_weighted_distortion_and_that_of_few_bits(sensitive, 
         sensitivity = (0.1 + 500 / torch.arange(1.0, n + 1)[torch.randperm(n)]).view(sensitive)
         sensitivity /= sensitivity.mean()
     settings = CodebookConfig(block_size=d, codebook_size=k, code_bits=bits)
-    expected = product.expected_distortion(values, settings, sensitivity=sensitivity)
+    (expected,) = product.expected_distortions(values, [settings], sensitivity=sensitivity)
     _, report = product.fit(values, settings, sensitivity=sensitivity)
     right = report.relative_distortion if sensitivity is None else report.weighted_distortion
     assert expected == pytest.approx(right, rel=0.2)
@@ -88,7 +88,7 @@ def test_a_method_without_an_estimate_of_its_own_is_fitted_on_some_rows():
     """What a new codec gets by default, here product quantization without its own estimate."""
     product, values = codec_class("product"), weight("normal", (4096, 128))
     settings = CodebookConfig(block_size=4, codebook_size=16, iterations=4)
-    expected = Codec.expected_distortion.__func__(product, values, settings)
+    (expected,) = Codec.expected_distortions.__func__(product, values, [settings])
     whole = product.fit(values, settings)[1].relative_distortion
     assert expected == pytest.approx(whole, rel=0.03)
     assert expected != whole

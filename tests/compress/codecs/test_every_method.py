@@ -94,7 +94,7 @@ def test_candidates_under_a_budget_can_be_fitted_and_differ_in_bytes(method, set
     weight = torch.randn(64, 48, generator=torch.Generator().manual_seed(0))
     coarse = min(found, key=lambda c: cls.tensor_bytes((64, 48), c))
     fine = max(found, key=lambda c: cls.tensor_bytes((64, 48), c))
-    expected = [cls.expected_distortion(weight, c) for c in (fine, coarse)]
+    expected = cls.expected_distortions(weight, [fine, coarse])
     assert 0 <= expected[0] < expected[1] < 1
 
 

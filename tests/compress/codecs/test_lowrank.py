@@ -81,7 +81,7 @@ def test_what_a_rank_will_cost_is_known_before(shape):
     expected = LowRankCodec.expected_distortions(weight, settings, sensitivity=sensitivity)
     for one, value in zip(settings, expected, strict=True):
         report = LowRankCodec.fit(weight, one, sensitivity=sensitivity)[1]
-        right = report.relative_distortion if shape is None else report.weighted_distortion
+        right = report.minimized
         assert value == pytest.approx(right, rel=0.01)
 
 
