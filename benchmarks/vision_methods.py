@@ -76,9 +76,9 @@ def rows(spec: Spec, layers: Sequence[str]) -> dict[str, QuantizeConfig]:
         raw = cell.raw["quantize"]
         if cell.kind == "ipq" and cell.task == spec.tasks[0].name:
             group = raw["groups"][0] | {"layers": list(layers)}
-            if codec_class(group["method"]).ties({}) is not None:
-                continue
-            found[cell.row] = QuantizeConfig.model_validate(raw | {"groups": [group]})
+            config = QuantizeConfig.model_validate(raw | {"groups": [group]})
+            if codec_class(config.settings(config.groups[0]).method).ties({}) is None:
+                found[cell.row] = config
     return found
 
 
