@@ -53,15 +53,17 @@ class BlockNoise:
             result = fit(sample, size, iterations=REFRESH_ITERATIONS, seed=self.seed)
             self.codebook = result.codebook.to(weight.dtype)
 
-    def __call__(self, weight: Tensor) -> Tensor:
-        """`weight` with a random share of its blocks noised; same shape and dtype."""
+    def __call__(self, weight: Tensor, whole: Tensor | None = None) -> Tensor:
+        """`weight` with a random share of its blocks noised; same shape and dtype. `whole`: the
+        weight that these are rows of, if they are not all."""
         size = 1 if self.function in SCALAR_BITS else self.block_size
         clean = weight.detach()
+        whole = clean if whole is None else whole.detach()
         blocks = clean.reshape(-1, size)  # (n, d)
         hit = (
             (torch.rand(len(blocks), device=weight.device) < self.rate).nonzero().squeeze(1)
         )  # (m,)
-        noisy = blocks.clone().index_copy_(0, hit, self._phi(clean, blocks[hit]))
+        noisy = blocks.clone().index_copy_(0, hit, self._phi(whole, blocks[hit]))
         # The whole gradient goes to the weight (section 4.2).
         return straight_through(noisy.reshape(weight.shape), weight)
 
@@ -190,7 +192,7 @@ def _noisy_rows(noise: BlockNoise) -> Callable[..., Tensor | None]:
             return None
         rows, inverse = torch.unique(args[0], return_inverse=True)
         looked_up = F.embedding(rows, module.weight, module.padding_idx)  # (rows, dim)
-        return F.embedding(inverse, noise(looked_up))
+        return F.embedding(inverse, noise(looked_up, module.weight))
 
     return hook
 

@@ -26,8 +26,9 @@ def measure(
     an estimate (Codec.expected_distortions says how good). With a sensitivity s, of mean 1 and a
     shape that broadcasts to the weight's, both are weighted by it: the energy is sum s W^2.
     `statistics` are those of the layer's inputs that its method needs.
-    Dominated candidates, as large as another and no better, are left out; smallest first. The same
-    for any number of threads.
+    Smallest first. Dominated candidates, as large as another and no better, are left out, but for
+    those of a method whose layers belong together: they must find settings that suit all of them.
+    The same for any number of threads.
     """
     weight = weight.detach().float()
     points = []
@@ -45,13 +46,19 @@ def measure(
             for settings, distortion in zip(own, found, strict=True)
         ]
     weighted = weight if sensitivity is None else weight * sensitivity.float().sqrt()
-    return {"energy": sum_of_squares(weighted), "points": undominated(points)}
+    together = any(codec_class(s.method).ties({}) is not None for s in candidates)
+    points = _by_size(points) if together else undominated(points)
+    return {"energy": sum_of_squares(weighted), "points": points}
 
 
 def undominated(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Those that no other beats in both `bytes` and `distortion`, smallest first."""
     kept: list[dict[str, Any]] = []
-    for point in sorted(points, key=lambda p: (p["bytes"], p["distortion"])):
+    for point in _by_size(points):
         if not kept or point["distortion"] < kept[-1]["distortion"]:
             kept.append(point)
     return kept
+
+
+def _by_size(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(points, key=lambda p: (p["bytes"], p["distortion"]))

@@ -9,7 +9,6 @@ output of the layer that reads it: bias balancing.
 
 import time
 from collections.abc import Mapping, Sequence
-from math import prod
 from typing import Any, ClassVar, Self
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from compress.blocks import row_size
 from compress.codecs.base import Codec
+from compress.codecs.neuron_curve import expected, neuron_candidates
 from compress.codecs.neuron_settings import NeuronsConfig, kept_count, part_shape, writes
 from compress.codecs.registry import codec_class, register
 from compress.codecs.report import FitReport
@@ -24,7 +24,6 @@ from compress.errors import InputError
 
 # Rows of the statistics that compress.calibration.neurons measures.
 ROWS = ("mean", "entropy", "information", "selectivity", "norm")
-BUDGET_PARTS = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 7 / 8)  # tried under a size budget
 
 
 @register("neurons")
@@ -136,9 +135,7 @@ class NeuronsCodec(Codec):
     @classmethod
     def candidates(cls, shape: Sequence[int], nominal: Any) -> list[NeuronsConfig]:
         """Only for groups of this method; a block gets one of them for all its layers."""
-        if not isinstance(nominal, NeuronsConfig):
-            return []
-        return [nominal.model_copy(update={"keep": part}) for part in BUDGET_PARTS]
+        return neuron_candidates(shape, nominal) if isinstance(nominal, NeuronsConfig) else []
 
     @classmethod
     def expected_distortions(
@@ -150,8 +147,7 @@ class NeuronsCodec(Codec):
         sensitivity: Tensor | None = None,
         statistics: Tensor | None = None,
     ) -> list[float]:
-        """As if what goes had its share of the squares: importance says nothing of them."""
-        return [_expected(weight, one, seed) for one in settings]
+        return expected(weight, settings, seed)
 
     def decode(self) -> Tensor:
         part = self.weights if self.part is None else self.part.decode()
@@ -190,16 +186,6 @@ class NeuronsCodec(Codec):
             raise InputError(f"neurons are no ascending list of some of the {size}")
         if self.part is not None:
             self.part.check()
-
-
-def _expected(weight: Tensor, settings: NeuronsConfig, seed: int) -> float:
-    kept = kept_count(weight.shape, settings) / max(weight.shape[0], row_size(weight.shape))
-    if (own := settings.part) is None:
-        return 1 - kept
-    part = weight.flatten()[: prod(part_shape(weight.shape, settings))]
-    part = part.view(part_shape(weight.shape, settings))
-    of_part = codec_class(own.method).expected_distortions(part, [own], seed=seed)[0]
-    return 1 - kept + kept * of_part
 
 
 def _checked(statistics: Tensor, size: int) -> Tensor:

@@ -65,7 +65,8 @@ class SparseCodec(PackedCodec):
     ) -> tuple[Self, FitReport]:
         """Sets the outliers of `weight` (out, ...) apart and clusters the rest of each row.
 
-        Outliers are the largest weights and, where a sensitivity is given, the most sensitive ones.
+        Outliers are the largest weights and, where a sensitivity is given, the most sensitive ones:
+        where it is one of whole inputs or outputs, those that do the most harm as zeros.
         Raises InputError for NaN or Inf in the weight and values beyond fp16.
         """
         started = time.perf_counter()
@@ -74,7 +75,9 @@ class SparseCodec(PackedCodec):
         rows = weight.flatten(1)  # (out, n)
         given = cls.checked_sensitivity(sensitivity, weight)
         wide = None if given is None else given.expand(weight.shape).flatten(1)
-        outlier = _outliers(rows, len(codec.values), wide)  # (out, n) bool
+        alone = given is not None and given.shape == weight.shape  # a number for each weight
+        chosen_by = wide if wide is None or alone else wide * rows.square()
+        outlier = _outliers(rows, len(codec.values), chosen_by)  # (out, n) bool
         weights = (torch.ones_like(rows) if wide is None else wide).masked_fill(outlier, 0.0)
         table = fit_scalar(rows, codec.size, weights)[0].half().float()
         codec.table.copy_(table)

@@ -165,10 +165,12 @@ class UniformCodec(PackedCodec):
 def _range(rows: Tensor, settings: GridConfig) -> tuple[Tensor, Tensor]:
     """Least and greatest value (channels,) of `rows` (channels, n); zero is always inside."""
     if settings.range == "percentile":
-        ordered = rows.sort(dim=1).values
-        last = rows.shape[1] - 1
-        cut = round((1 - settings.percentile / 100) * last)
-        low, high = ordered[:, cut], ordered[:, last - cut]
+        ordered, last = rows.sort(dim=1).values, rows.shape[1] - 1
+        place = (1 - settings.percentile / 100) * last  # between two weights, mostly
+        below, part = int(place), place - int(place)
+        above = min(below + 1, last)
+        low = ordered[:, below].lerp(ordered[:, above], part)
+        high = ordered[:, last - below].lerp(ordered[:, last - above], part)
     else:
         low, high = rows.aminmax(dim=1)
     return low.clamp_max(0), high.clamp_min(0)

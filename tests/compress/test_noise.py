@@ -126,6 +126,19 @@ def test_scalar_quantization_is_within_half_a_step(bits, seed, scale):
     assert len(rounded.unique()) <= 2**bits
 
 
+def test_the_grid_of_an_embedding_is_that_of_all_its_rows():
+    torch.manual_seed(0)
+    embedding = nn.Embedding(40, 16)
+    with torch.no_grad():
+        embedding.weight[39] = 50.0  # not looked up
+    config = NoiseConfig(function="int4", rate=0.999999)
+    with quant_noise(embedding, {"": SETTINGS}, config):
+        noisy = embedding(torch.arange(20))
+    low = embedding.weight.min()
+    expected = fake_quantize(embedding.weight[:20], low, torch.tensor(50.0), bits=4)
+    torch.testing.assert_close(noisy, expected)
+
+
 def test_constant_weight_stays_finite():
     weight = torch.full((8,), 3.0)
     assert torch.equal(fake_quantize(weight, *weight.aminmax(), bits=8), weight)

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
+from compress.allocation.curves import measure
 from compress.checkpoint import save_compressed, stored_bytes
 from compress.codecs.neuron_settings import NeuronsConfig
 from compress.codecs.neurons import ROWS, NeuronsCodec
@@ -178,3 +179,33 @@ def test_what_was_read_and_is_no_list_of_neurons_is_refused():
     for wrong in (statistics[:, :-1], statistics[:-1], statistics * torch.nan):
         with pytest.raises(InputError, match="none of 64 neurons"):
             NeuronsCodec.fit(second, NeuronsConfig(), statistics=wrong)
+
+
+def test_a_budget_tries_what_stays_with_all_that_its_method_offers_for_both_layers():
+    nominal = NeuronsConfig(stored={"method": "product", "block_size": 4, "codebook_size": 64})
+    draw = torch.Generator().manual_seed(0)
+    points = []
+    for shape in ((512, 128), (128, 512)):
+        candidates = NeuronsCodec.candidates(shape, nominal)
+        found = measure(torch.randn(shape, generator=draw), candidates)["points"]
+        points.append({str(point["settings"]): point for point in found})
+    both = points[0].keys() & points[1].keys()
+    assert len(both) > 0.8 * len(points[0])
+    for keep in (0.125, 0.875):
+        own = [points[0][key] for key in both if points[0][key]["settings"]["keep"] == keep]
+        sizes = [point["bytes"] for point in own]
+        assert max(sizes) > 3 * min(sizes)
+        finest, coarsest = (
+            pick(own, key=lambda p: p["bytes"])["distortion"] for pick in (max, min)
+        )
+        assert 1 - keep < finest < coarsest < 1
+
+
+def test_the_expected_distortion_is_about_that_of_the_fit():
+    weight = torch.randn(512, 128, generator=torch.Generator().manual_seed(0))
+    stored = {"method": "product", "block_size": 4, "codebook_size": 64}
+    for keep in (0.25, 0.75):
+        settings = NeuronsConfig(keep=keep, stored=stored)
+        right = NeuronsCodec.fit(weight, settings)[1].relative_distortion
+        (expected,) = NeuronsCodec.expected_distortions(weight, [settings])
+        assert expected == pytest.approx(right, abs=0.06)

@@ -43,6 +43,17 @@ def test_the_most_sensitive_weights_are_kept_too():
         assert decoded[place] == weight[place].half().float()
 
 
+def test_a_sensitivity_of_inputs_keeps_what_would_do_the_most_harm_as_a_zero():
+    weight = torch.rand(32, 64, generator=torch.Generator().manual_seed(0)) + 0.1
+    sensitivity = torch.ones(1, 64)
+    sensitivity[0, 7] = 9.0
+    settings = SparseConfig(bits=2, outliers=0.02)  # 40 weights, 4 of them for their sensitivity
+    decoded = SparseCodec.fit(weight, settings, sensitivity=sensitivity)[0].decode()
+    largest = (sensitivity * weight.square()).flatten().topk(4).indices
+    assert set((largest % 64).tolist()) == {7}
+    assert torch.equal(decoded.flatten()[largest], weight.flatten()[largest].half().float())
+
+
 def test_outliers_apart_lower_the_error_and_both_beat_a_uniform_grid():
     weight = heavy_tailed()
     apart, together = (

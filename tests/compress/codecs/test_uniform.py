@@ -76,6 +76,16 @@ def test_a_percentile_leaves_outliers_out_of_the_range():
     assert spread[0] < 0.1 * spread[1]
 
 
+@pytest.mark.parametrize("per", ["channel", "tensor"])
+@pytest.mark.parametrize("columns", [48, 384])
+def test_a_percentile_of_few_weights_lies_between_two_of_them(per, columns):
+    weight = torch.randn(6, columns, generator=torch.Generator().manual_seed(0))
+    codec = fit(weight, bits=8, per=per, range="percentile", percentile=99.0)
+    rows = weight.double().numpy().reshape(len(codec.scale), -1)
+    low, high = np.percentile(rows, [1.0, 99.0], axis=1)
+    np.testing.assert_allclose(codec.scale.detach().numpy(), (high - low) / 255, rtol=1e-3)
+
+
 def test_a_step_for_each_channel_serves_rows_of_different_size():
     weight = torch.randn(32, 64) * torch.logspace(-3, 0, 32)[:, None]
     assert error(fit(weight, bits=4), weight) < 0.9 * error(
