@@ -20,7 +20,7 @@ CODED_SHARES = tuple(share / 20 for share in range(4, 19))  # of log2(codebook_s
 def sizes(shape: Sequence[int]) -> Iterator[tuple[int, int]]:
     """(block_size, codebook_size) that pay for a weight of `shape`, smallest blocks first."""
     row = row_size(shape)
-    blocks = _blocks(shape, row)
+    blocks = budget_blocks(shape)
     for d in blocks:
         n = shape[0] * row // d
         for k in CODEBOOK_SIZES:
@@ -33,8 +33,9 @@ def sizes(shape: Sequence[int]) -> Iterator[tuple[int, int]]:
                 yield d, k
 
 
-def _blocks(shape: Sequence[int], row: int) -> list[int]:
+def budget_blocks(shape: Sequence[int]) -> list[int]:
     """Block sizes that divide a row, smallest first: of an odd one the first two that do."""
+    row = row_size(shape)
     found = {*BLOCK_SIZES, prod(shape[2:])}  # of a convolution: blocks of one input channel
     if row % 2:
         found.update([d for d in range(3, 17) if row % d == 0][:2])

@@ -5,6 +5,7 @@ beam search as in additive quantization (Babenko and Lempitsky 2014)."""
 import itertools
 import time
 from collections.abc import Sequence
+from math import prod
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
@@ -14,13 +15,15 @@ from torch import Tensor, nn
 from compress.blocks import codebook_problems, from_blocks, row_size, to_blocks
 from compress.codecs.gather import gather
 from compress.codecs.packed import PackedCodec
+from compress.codecs.product_curve import budget_blocks
 from compress.codecs.registry import register
 from compress.codecs.report import FitReport
 from compress.config import CodecConfig, Positive
 from compress.kmeans import fit as fit_codebook
 
 CHUNK = 1 << 12  # blocks whose codes are searched at a time
-BUDGET_BLOCKS, BUDGET_CODEBOOKS = (4, 8, 16), (2, 3, 4)  # tried under a size budget
+BUDGET_CODEBOOKS = (2, 3, 4)  # tried under a size budget
+SMALL, SMALL_CODEBOOKS = 1 << 16, (16, 64)  # also tried for a layer of fewer weights
 
 
 class ResidualConfig(CodecConfig):
@@ -103,8 +106,12 @@ class ResidualCodec(PackedCodec):
         """Only for groups of this method: it costs more time than others."""
         if not isinstance(nominal, ResidualConfig):
             return []
-        choices = itertools.product(BUDGET_BLOCKS, BUDGET_CODEBOOKS)
-        return [nominal.model_copy(update={"block_size": d, "codebooks": m}) for d, m in choices]
+        sizes = {nominal.codebook_size, *(SMALL_CODEBOOKS if prod(shape) < SMALL else ())}
+        blocks = [d for d in budget_blocks(shape) if d > 2]
+        return [
+            nominal.model_copy(update={"block_size": d, "codebooks": m, "codebook_size": k})
+            for d, m, k in itertools.product(blocks, BUDGET_CODEBOOKS, sorted(sizes))
+        ]
 
     def decode(self) -> Tensor:
         return from_blocks(self._sum(self._indices().view(len(self.codebook), -1)), self.shape)

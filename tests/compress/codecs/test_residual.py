@@ -1,3 +1,5 @@
+from math import prod
+
 import pytest
 import torch
 from hypothesis import given
@@ -67,3 +69,19 @@ def test_problems_name_the_remedy():
 def test_bytes_are_codes_and_codebooks():
     settings = ResidualConfig(**SIZE, codebooks=3)
     assert ResidualCodec.tensor_bytes((32, 64), settings) == 3 * (512 // 2 + 16 * 4 * 2)
+
+
+@pytest.mark.parametrize("shape", [(96, 16), (24, 144, 1, 1), (32, 3, 3, 3)])
+def test_a_small_layer_has_settings_under_a_budget_that_make_it_small(shape):
+    candidates = [
+        c
+        for c in ResidualCodec.candidates(shape, ResidualConfig())
+        if not ResidualCodec.problems(shape, c)
+    ]
+    assert min(ResidualCodec.tensor_bytes(shape, c) for c in candidates) < prod(shape)
+
+
+def test_a_large_layer_is_tried_with_the_codebooks_of_its_group_alone():
+    candidates = ResidualCodec.candidates((768, 768), ResidualConfig(codebook_size=512))
+    assert {c.codebook_size for c in candidates} == {512}
+    assert {c.block_size for c in candidates} == {4, 8, 16}
