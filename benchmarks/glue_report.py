@@ -83,10 +83,18 @@ def lines(spec: Spec, results: Results) -> dict[tuple[str, str], Line]:
 
 
 def _before(found: Mapping[int, Mapping[str, Any]]) -> float | None:
-    groups = [result.get("groups", ()) for result in found.values()]
-    if not all(len(own) == 1 for own in groups):
-        return None
-    return statistics.mean(own[0]["score_before_finetune"] for own in groups)
+    told = [_untrained(result) for result in found.values()]
+    known = [score for score in told if score is not None]
+    return statistics.mean(known) if len(known) == len(told) else None
+
+
+def _untrained(result: Mapping[str, Any]) -> float | None:
+    """The score with all groups compressed and nothing trained: that of a single group, else told
+    apart from them."""
+    groups = result.get("groups", ())
+    own = groups[0] if len(groups) == 1 else result
+    known: float | None = own.get("score_before_finetune")
+    return known
 
 
 def _mean(found: Mapping[int, Mapping[str, Any]], name: str) -> float | None:

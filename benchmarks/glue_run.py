@@ -87,18 +87,24 @@ def _measured(cell: Cell, store: Store) -> dict[str, Any]:
     }  # fmt: skip
     if cell.kind != "uncompressed":
         work = store.work(cell)
-        found = quantize(
-            params,
-            teacher_dir=model,
-            data_dir=data,
-            out_dir=work / "compressed",
-            work_dir=work,
-            measured_dir=store.teacher(cell),
-            finetune=cell.kind == "ipq",
-        )
-        score = evaluation.evaluate(work / "compressed", data, params.data.metric)["score"]
+
+        def compressed(out: Path, finetune: bool) -> tuple[Any, float]:
+            found = quantize(
+                params,
+                teacher_dir=model,
+                data_dir=data,
+                out_dir=out / "compressed",
+                work_dir=out,
+                measured_dir=store.teacher(cell),
+                finetune=finetune,
+            )
+            return found, evaluation.evaluate(out / "compressed", data, params.data.metric)["score"]
+
+        found, score = compressed(work, cell.kind == "ipq")
         result |= {"score": score, "bytes": found.bytes, "seconds": found.seconds}
         result |= _quality(found)
+        if cell.kind == "ipq" and len(found.groups) > 1:  # a single one tells it itself
+            result["score_before_finetune"] = compressed(work / "untrained", False)[1]
     store.finish(cell, result)
     return result
 

@@ -69,12 +69,15 @@ def recovery(steps: int, learning_rate: float, centroid_learning_rate: float) ->
 
 
 def rows(spec: Spec, layers: Sequence[str]) -> dict[str, QuantizeConfig]:
-    """By name, with the method of their first group for all `layers` (patterns); without those
-    whose layers belong together, as in a feed-forward block."""
+    """By name, with the method of their first group for all `layers` (patterns); without variants,
+    and those whose layers belong together, as in a feed-forward block."""
     found = {}
+    variants = {row.name for row in spec.rows if row.extra}
     for cell in cells(spec, 1):
         raw = cell.raw["quantize"]
-        if cell.kind == "ipq" and cell.task == spec.tasks[0].name:
+        if cell.kind != "ipq" or cell.row in variants:
+            continue
+        if cell.task == spec.tasks[0].name:
             group = raw["groups"][0] | {"layers": list(layers)}
             config = QuantizeConfig.model_validate(raw | {"groups": [group]})
             if codec_class(config.settings(config.groups[0]).method).ties({}) is None:
