@@ -25,7 +25,7 @@ from compress.straight_through import straight_through
 
 BUDGET_BITS = (2, 4, 8)  # tried under a size budget
 OPEN = 3.0  # the logit to start from: open with a chance of 0.99
-GATE_RATE = 100.0  # logits move by units, weights by hundredths
+GATE_RATE = 400.0  # logits move by units, weights by hundredths: 4 units close a gate
 
 
 class BayesianBitsConfig(CodecConfig):
