@@ -25,6 +25,8 @@ class LayerRef:
 
     Example: LayerRef("bert.embeddings.word_embeddings", "embedding", (30522, 384),
     aliases=("cls.predictions.decoder",), tensor="bert.embeddings.word_embeddings.weight")
+
+    depthwise: a convolution of which each channel has a kernel of its own.
     """
 
     name: str
@@ -32,6 +34,7 @@ class LayerRef:
     shape: tuple[int, ...]
     aliases: tuple[str, ...]
     tensor: str
+    depthwise: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -91,7 +94,8 @@ def compressible(model: nn.Module) -> list[LayerRef]:
             name, module = found[0]
             shape: Any = module.weight.shape
             aliases, tensor = tuple(names[1:]), f"{name}.weight"
-            refs.append(LayerRef(name, kind_of(module) or "", tuple(shape), aliases, tensor))
+            kind, alone = kind_of(module) or "", _depthwise(module)
+            refs.append(LayerRef(name, kind, tuple(shape), aliases, tensor, alone))
     return refs
 
 
@@ -154,14 +158,20 @@ def select(model: nn.Module, quantize: QuantizeConfig) -> Selection:
 def _match_group(
     group: GroupConfig, refs: list[LayerRef], model: nn.Module, problems: list[str]
 ) -> list[LayerRef]:
-    """The refs that any pattern of the group fits, in the order of the model."""
+    """The refs that any pattern of the group fits, in the order of the model. Depthwise
+    convolutions, few weights of which each does a lot, have to be named without wildcards."""
     found: set[str] = set()
     for pattern in group.layers:
         fits = [ref for ref in refs if any(matches(pattern, name) for name in ref.names)]
+        fits = [ref for ref in fits if "*" not in pattern or not ref.depthwise]
         found.update(ref.name for ref in fits)
         if not fits:
             problems.append(f"group {group.name}: `{pattern}` {_why_nothing(pattern, refs, model)}")
     return [ref for ref in refs if ref.name in found]
+
+
+def _depthwise(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and 1 < module.groups == module.in_channels
 
 
 def _loose_ends(layers: list[SelectedLayer]) -> list[str]:
@@ -169,8 +179,15 @@ def _loose_ends(layers: list[SelectedLayer]) -> list[str]:
     problems = []
     for group in dict.fromkeys(layer.group for layer in layers):
         own = [layer for layer in layers if layer.group == group]
+        codec = codec_class(own[0].settings.method)
+        if codec.ties({}) is not None and any(x.ref.kind == "conv1d" for x in own):
+            problems.append(
+                f"group {group}: {own[0].settings.method} takes linear layers alone, and a Conv1D "
+                "has its weight the other way around; choose another method"
+            )
+            continue
         try:
-            codec_class(own[0].settings.method).ties({x.ref.name: x.ref.shape for x in own})
+            codec.ties({x.ref.name: x.ref.shape for x in own})
         except InputError as error:
             problems.append(f"group {group}: {error}")
     return problems
@@ -178,6 +195,11 @@ def _loose_ends(layers: list[SelectedLayer]) -> list[str]:
 
 def _why_nothing(pattern: str, refs: list[LayerRef], model: nn.Module) -> str:
     other = {type(m).__name__ for name, m in model.named_modules() if matches(pattern, name)}
+    if any(ref.depthwise and matches(pattern, ref.name) for ref in refs):
+        return (
+            "matches only depthwise convolutions, which are left alone: they hold few weights; "
+            "to compress one give its name without `*`"
+        )
     if other:
         return f"matches only what cannot be compressed ({', '.join(sorted(other))})"
     names = [name for ref in refs for name in ref.names]

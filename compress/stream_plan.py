@@ -188,7 +188,8 @@ def _with_groups(model: nn.Module, settings: Mapping[str, Any]) -> QuantizeConfi
     names = [
         ref.name
         for ref in compressible(model)
-        if not method.problems(ref.shape, config)
+        if not ref.depthwise
+        and not method.problems(ref.shape, config)
         and method.tensor_bytes(ref.shape, config) <= WORTH * 2 * math.prod(ref.shape)
     ]
     if not names:

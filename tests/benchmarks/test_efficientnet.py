@@ -91,19 +91,18 @@ def test_a_layer_without_settings_is_left_to_methods_that_have_some(teacher, ima
     every = rows(read_spec(METHODS), efficientnet_methods.LAYERS)
     network, curves = efficientnet_methods.of(teacher, images, {}, {}), {}
     found = {}
-    for method, ratio in (("residual", 1.4), ("uniform", 2.0)):
+    for method, ratio in (("lr2vq", 1.4), ("uniform", 2.0)):
         small = every[f"{method}-8x"].model_copy(update={"budget": BudgetConfig(ratio=ratio)})
         found[method] = {x.ref.name for x in chosen(network, small, curves, method)}
-    assert "_conv_stem" in found["uniform"] - found["residual"]  # 27 inputs: no block of 4, 8, 16
+    assert "_conv_stem" in found["uniform"] - found["lr2vq"]  # 27 inputs: no even block
 
 
 def test_methods_but_those_of_feed_forward_blocks_have_rows():
     spec = read_spec(METHODS)
     found = rows(spec, efficientnet_methods.LAYERS)
-    left = {row.name.rpartition("-")[0] for row in spec.rows} - {
-        name.rpartition("-")[0] for name in found
-    }
-    assert left == {"", "neurons"}
+    every = {row.name for row in spec.rows if row.kind == "ipq" and not row.extra}
+    assert {name.rpartition("-")[0] for name in every - found.keys()} == {"neurons"}
+    assert found.keys() <= every
 
 
 def test_images_are_the_same_every_time_and_held_out_ones_are_others():

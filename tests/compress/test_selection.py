@@ -4,7 +4,7 @@ from torch import nn
 
 from compress.config import QuantizeConfig
 from compress.selection import compressible, matches, select
-from tests.compress.models import bert, masked_lm, resnet, roberta
+from tests.compress.models import bert, gpt2, masked_lm, resnet, roberta
 
 
 def quantize(*groups, **defaults):
@@ -63,6 +63,32 @@ def test_kinds_of_a_convolutional_network():
     kinds = [ref.kind for ref in compressible(resnet())]
     assert kinds.count("conv2d") == 6
     assert kinds.count("linear") == 1
+
+
+def test_depthwise_convolutions_are_left_alone_but_by_their_name():
+    model = nn.ModuleDict(
+        {
+            "expand": nn.Conv2d(4, 16, 1),
+            "depth": nn.Conv2d(16, 16, 3, groups=16),
+            "grouped": nn.Conv2d(16, 16, 3, groups=4),
+            "gray": nn.Conv2d(1, 16, 3),
+        }
+    )
+
+    def chosen(*patterns):
+        found = select(model, quantize({"name": "all", "layers": [*patterns], "block_size": 1}))
+        return [layer.ref.name for layer in found.layers], found.problems
+
+    assert chosen("**") == (["expand", "grouped", "gray"], ())
+    assert chosen("**", "depth") == (["expand", "depth", "grouped", "gray"], ())
+    names, (problem,) = chosen("dep*")
+    assert names == [] and "depthwise" in problem and "without `*`" in problem
+
+
+def test_neurons_of_a_conv1d_are_refused_with_the_reason():
+    found = select(gpt2(), quantize({"name": "ffn", "layers": ["**.mlp.*"], "method": "neurons"}))
+    (problem,) = found.problems
+    assert problem.startswith("group ffn: neurons takes linear layers alone")
 
 
 def test_groups_keep_the_order_of_the_params_and_their_own_settings():
