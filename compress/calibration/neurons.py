@@ -3,6 +3,11 @@
 
 A neuron is seen as one bit, whether its output is above 0, as the paper does for ReLU. The bits of
 all tokens count, the class is that of the row that a token is in.
+
+The mean that bias balancing puts in a neuron's place is not the plain one of the paper: in
+transformers a few neurons are hundreds of times as large at a few tokens, where normalization
+takes it away again, and their mean would be put out at every other token. Each token counts by the
+inverse square of the block's neurons there, as least squares of relative errors has it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,10 +28,10 @@ def neurons(
 ) -> dict[str, Tensor]:
     """The statistics of each layer's neurons, by name: float32 (5, neurons), on the CPU.
 
-    Rows: mean output, entropy, mutual information with the class, selectivity (bits each), and the
-    L2 norm of the outgoing weights. The neurons of a block are the inputs of its last layer: those
-    before it have the same statistics. `batches` have `labels`; else as `watch` has them, and the
-    model. Raises InputError as `NeuronsCodec.ties`.
+    Rows: mean output (of weighted tokens), entropy, mutual information with the class, selectivity
+    (bits each), and the L2 norm of the outgoing weights. The neurons of a block are the inputs of
+    its last layer: those before it have the same statistics. `batches` have `labels`; else as
+    `watch` has them, and the model. Raises InputError as `NeuronsCodec.ties`.
     """
     ties = NeuronsCodec.ties({ref.name: ref.shape for ref in refs})
     readers = [ref for ref in refs if ref.name in {names[-1] for names in ties}]
@@ -56,18 +61,23 @@ def neurons(
 
 
 class _Counts:
-    """Of the tokens of each class those for which a neuron fires, and the sum of its outputs."""
+    """Of the tokens of each class those for which a neuron fires, and the weighted sum of its
+    outputs."""
 
     def __init__(self, size: int, classes: int):
         self._fired = torch.zeros(classes, size, dtype=torch.int64)
         self._tokens = torch.zeros(classes, dtype=torch.int64)
         self._sum = torch.zeros(size, dtype=torch.float64)
+        self._weight = torch.zeros((), dtype=torch.float64)
 
     def add(self, x: Tensor, classes: Tensor) -> None:
         """x (tokens, neurons) of tokens in rows of these classes (tokens,)."""
         self._fired.index_add_(0, classes, (x > 0).long())
         self._tokens += torch.bincount(classes, minlength=len(self._tokens))
-        self._sum += x.double().sum(0)
+        squares = x.double().square().sum(1)  # (tokens,)
+        weights = torch.where(squares > 0, 1 / squares, 0.0)
+        self._sum += weights @ x.double()
+        self._weight += weights.sum()
 
     def bits(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Mean, entropy, information, selectivity: float64 (neurons,) each."""
@@ -83,7 +93,8 @@ class _Counts:
         apart = apart.clamp_min(0)
         information = (tokens / total) @ apart
         selectivity = apart.amax(0) if len(apart) else torch.zeros_like(often)
-        return self._sum / total, _cross(often, often), information, selectivity
+        mean = self._sum / self._weight.clamp_min(1e-300)
+        return mean, _cross(often, often), information, selectivity
 
 
 def _cross(p: Tensor, q: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from scipy.stats import entropy
 from sklearn.metrics import mutual_info_score
 
-from compress.calibration.neurons import neurons
+from compress.calibration.neurons import _Counts, neurons
 from compress.codecs.neurons import ROWS
 from compress.errors import InputError
 from compress.selection import compressible
@@ -42,7 +42,8 @@ def test_they_are_those_of_one_bit_for_each_token(measured):
     assert set(found) == {ref.name for ref in refs}
     own = dict(zip(ROWS, found["bert.encoder.layer.1.output.dense"], strict=True))
     x, classes = hidden(model, batches)
-    torch.testing.assert_close(own["mean"], x.mean(0))
+    weights = 1 / x.double().square().sum(1)
+    torch.testing.assert_close(own["mean"], (weights @ x.double() / weights.sum()).float())
     weight = model.get_parameter("bert.encoder.layer.1.output.dense.weight")
     torch.testing.assert_close(own["norm"], weight.detach().norm(dim=0))
     for i in (0, 7, 63):
@@ -54,6 +55,22 @@ def test_they_are_those_of_one_bit_for_each_token(measured):
         parts = [bits[classes == c].double().mean().item() for c in (0, 1)]
         apart = max(entropy([p, 1 - p], [often, 1 - often], base=2) for p in parts)
         assert own["selectivity"][i] == pytest.approx(apart, abs=1e-6)
+
+
+def test_what_a_neuron_puts_out_at_one_token_is_not_put_in_at_all_others():
+    """One neuron is a thousand times as large at one of 64 tokens; the others put out 1 or so."""
+    draw = torch.Generator().manual_seed(0)
+    x = 1 + 0.1 * torch.randn(64, 32, generator=draw)
+    x[:, 5] = 0.0
+    x[9, 5] = 1000.0
+    counts = _Counts(32, 2)
+    for part in x.split(16):
+        counts.add(part, torch.zeros(16, dtype=torch.int64))
+    mean = counts.bits()[0]
+    assert mean[5] < 0.01
+    torch.testing.assert_close(mean[:5].float(), x[:, :5].mean(0), atol=0.02, rtol=0.0)
+    counts.add(torch.zeros(3, 32), torch.zeros(3, dtype=torch.int64))  # tokens at which none fires
+    assert torch.equal(counts.bits()[0], mean)
 
 
 def test_layers_of_a_block_share_them_and_the_model_is_left_as_it_was(measured):
