@@ -8,7 +8,7 @@ from torch import Tensor
 
 from compress.blocks import row_size
 
-BUDGET_PARTS = (1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)  # of the rank that saves nothing
+BUDGET_PARTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)  # of what saves nothing
 
 
 def budget_ranks(shape: Sequence[int]) -> list[int]:
