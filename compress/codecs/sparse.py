@@ -65,8 +65,8 @@ class SparseCodec(PackedCodec):
     ) -> tuple[Self, FitReport]:
         """Sets the outliers of `weight` (out, ...) apart and clusters the rest of each row.
 
-        Outliers are the largest weights and, where a sensitivity is given, the most sensitive ones:
-        where it is one of whole inputs or outputs, those that do the most harm as zeros.
+        Outliers are the largest weights and, where a sensitivity is given, those that would do the
+        most harm as zeros (all weights of a sensitive input are equally sensitive).
         Raises InputError for NaN or Inf in the weight and values beyond fp16.
         """
         started = time.perf_counter()
@@ -75,9 +75,8 @@ class SparseCodec(PackedCodec):
         rows = weight.flatten(1)  # (out, n)
         given = cls.checked_sensitivity(sensitivity, weight)
         wide = None if given is None else given.expand(weight.shape).flatten(1)
-        alone = given is not None and given.shape == weight.shape  # a number for each weight
-        chosen_by = wide if wide is None or alone else wide * rows.square()
-        outlier = _outliers(rows, len(codec.values), chosen_by)  # (out, n) bool
+        harm = None if wide is None else wide * rows.square()  # of a zero in its place
+        outlier = _outliers(rows, len(codec.values), harm)  # (out, n) bool
         weights = (torch.ones_like(rows) if wide is None else wide).masked_fill(outlier, 0.0)
         table = fit_scalar(rows, codec.size, weights)[0].half().float()
         codec.table.copy_(table)
@@ -124,12 +123,12 @@ class SparseCodec(PackedCodec):
             raise InputError(f"columns of outliers lie beyond the {row_size(self.shape)} of a row")
 
 
-def _outliers(rows: Tensor, count: int, sensitivity: Tensor | None) -> Tensor:
+def _outliers(rows: Tensor, count: int, harm: Tensor | None) -> Tensor:
     """Which `count` weights of `rows` (out, n) are kept; ties go to the first."""
     chosen = torch.zeros(rows.numel(), dtype=torch.bool, device=rows.device)
-    sensitive = 0 if sensitivity is None else round(SENSITIVE * count)
-    if sensitivity is not None:
-        order = sensitivity.flatten().argsort(descending=True, stable=True)
+    sensitive = 0 if harm is None else round(SENSITIVE * count)
+    if harm is not None:
+        order = harm.flatten().argsort(descending=True, stable=True)
         chosen[order[:sensitive]] = True
     size = rows.abs().flatten().masked_fill(chosen, -1.0)
     chosen[size.argsort(descending=True, stable=True)[: count - sensitive]] = True

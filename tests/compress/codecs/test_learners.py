@@ -76,11 +76,11 @@ def test_what_is_evaluated_while_it_learns_is_what_settles(method, settings):
 def test_learning_reaches_another_weight_sooner_than_the_float_parameters_alone(method, settings):
     def left(learn):
         weight, codec = fitted(method, settings)
-        target = weight.roll(1, 0)
+        target, own = weight.roll(1, 0), {"latent": 5e-3, "gates": 0.5, "keep": 0.5}
         if learn:
             codec.learn(weight)
         groups = [
-            {"params": [p], "lr": 5e-3 * (1.0 if name == "latent" else codec.rate(name))}
+            {"params": [p], "lr": own.get(name) or 5e-3 * codec.rate(name)}
             for name, p in codec.named_parameters()
             if p.requires_grad
         ]
