@@ -16,13 +16,12 @@ import numpy as np
 from scipy.special import log_softmax
 
 from benchmarks.markdown import table
-from benchmarks.rounding import statistics
+from benchmarks.rounding import compressed, statistics
 from compress.codecs.neuron_settings import NeuronsConfig
 from compress.codecs.neurons import NeuronsCodec
 from compress.evaluation import predict, score
 from compress.loading import load_model, load_tokenizer
 from compress.progress import progress_bar
-from compress.replacement import replace
 from compress.rows import Rows
 from compress.selection import LayerRef, compressible, matches
 
@@ -32,10 +31,7 @@ IMPORTANCES = get_args(NeuronsConfig.model_fields["importance"].annotation)
 
 def outputs(folder: Path, rows: Rows, codecs: Mapping[LayerRef, NeuronsCodec]) -> np.ndarray:
     """Logits (rows, classes) of the finetuned model with these layers compressed."""
-    model = load_model(folder / "finetuned")
-    for ref, codec in codecs.items():
-        replace(model, ref, codec)
-    return predict(model, load_tokenizer(folder / "finetuned"), rows)
+    return predict(compressed(folder, codecs), load_tokenizer(folder / "finetuned"), rows)
 
 
 def divergence(logits: np.ndarray, other: np.ndarray) -> float:

@@ -17,6 +17,7 @@ from typing import Any
 
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from benchmarks.markdown import table
 from compress.calibration.measure import measure
@@ -43,11 +44,17 @@ def fitted(model: Any, refs: list[LayerRef], moments: Mapping[str, Tensor], bits
     return found
 
 
-def score(folder: Path, codecs: Mapping[LayerRef, Any]) -> float:
-    """Accuracy on the held-out rows with these layers compressed."""
+def compressed(folder: Path, codecs: Mapping[LayerRef, Any]) -> PreTrainedModel:
+    """The finetuned model with these layers compressed."""
     model = load_model(folder / "finetuned")
     for ref, codec in codecs.items():
         replace(model, ref, codec)
+    return model
+
+
+def score(folder: Path, codecs: Mapping[LayerRef, Any]) -> float:
+    """Accuracy on the held-out rows with these layers compressed."""
+    model = compressed(folder, codecs)
     tokenizer = load_tokenizer(folder / "finetuned")
     return float(evaluate_model(model, tokenizer, folder / "data", "accuracy")["score"])
 

@@ -75,12 +75,10 @@ def rows(spec: Spec, layers: Sequence[str]) -> dict[str, QuantizeConfig]:
     variants = {row.name for row in spec.rows if row.extra}
     for cell in cells(spec, 1):
         raw = cell.raw["quantize"]
-        if cell.kind != "ipq" or cell.row in variants:
-            continue
-        if cell.task == spec.tasks[0].name:
+        if cell.kind == "ipq" and cell.task == spec.tasks[0].name and cell.row not in variants:
             group = raw["groups"][0] | {"layers": list(layers)}
             config = QuantizeConfig.model_validate(raw | {"groups": [group]})
-            if codec_class(config.settings(config.groups[0]).method).ties({}) is None:
+            if not codec_class(config.settings(config.groups[0]).method).has_ties():
                 found[cell.row] = config
     return found
 

@@ -180,7 +180,7 @@ def _loose_ends(layers: list[SelectedLayer]) -> list[str]:
     for group in dict.fromkeys(layer.group for layer in layers):
         own = [layer for layer in layers if layer.group == group]
         codec = codec_class(own[0].settings.method)
-        if codec.ties({}) is not None and any(x.ref.kind == "conv1d" for x in own):
+        if codec.has_ties() and any(x.ref.kind == "conv1d" for x in own):
             problems.append(
                 f"group {group}: {own[0].settings.method} takes linear layers alone, and a Conv1D "
                 "has its weight the other way around; choose another method"

@@ -18,7 +18,7 @@ def layer_candidates(
     others.
     """
     only = next(entry.method for entry in quantize.groups if entry.name == group)
-    if codec_class(nominal.method).ties({}) is not None:
+    if codec_class(nominal.method).has_ties():
         only = nominal.method  # its layers would lose their partners
     found = [nominal]
     for name, method in methods().items():

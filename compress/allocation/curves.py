@@ -46,7 +46,7 @@ def measure(
             for settings, distortion in zip(own, found, strict=True)
         ]
     weighted = weight if sensitivity is None else weight * sensitivity.float().sqrt()
-    together = any(codec_class(s.method).ties({}) is not None for s in candidates)
+    together = any(codec_class(s.method).has_ties() for s in candidates)
     points = _by_size(points) if together else undominated(points)
     return {"energy": sum_of_squares(weighted), "points": points}
 

@@ -113,6 +113,11 @@ class Codec(ForwardCodec):
         return None
 
     @classmethod
+    def has_ties(cls) -> bool:
+        """Whether layers of this method belong together."""
+        return cls.ties({}) is not None
+
+    @classmethod
     def tensor_bytes(cls, shape: Sequence[int], settings: Any) -> int:
         """Bytes of all tensors as stored: floats fp16, the rest as it is in memory; no more."""
         with torch.device("meta"):

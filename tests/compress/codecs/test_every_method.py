@@ -144,7 +144,7 @@ def test_a_layer_file_gives_the_same_weight_to_the_last_bit(tmp_path, method, se
 def test_a_model_comes_back_to_the_last_bit(tmp_path, method, settings, name):
     """Layers of all kinds, and heads that are tied to an embedding."""
     (model, inputs), done = make(name), 0
-    config, together = codec_config(method, settings), codec_class(method).ties({}) is not None
+    config, together = codec_config(method, settings), codec_class(method).has_ties()
     for ref in compressible(model):
         if together and ref.kind == "conv1d":
             continue  # the plan refuses it
