@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from compress.errors import ShrinkflowError
 
@@ -66,7 +67,7 @@ def check_unchanged(entries: Iterable[str]) -> None:
 
 def forget() -> None:
     """Looks at the files anew, as a new process would."""
-    for function in (modules, source_file, _imports, _first_seen, _normalized):
+    for function in (modules, source_file, _imports, _first_seen, _read):
         function.cache_clear()
 
 
@@ -83,16 +84,8 @@ def _imports(name: str) -> set[str]:
     file = source_file(name)
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
     top = name.partition(".")[0]
-    found: set[str] = set()
-    for node in ast.walk(_tree(file)):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                base = importlib.util.resolve_name("." * node.level + base, package)
-            found.add(base)
-            found.update(f"{base}.{alias.name}" for alias in node.names)
+    imported = _read(file, file.stat().st_mtime_ns).imported
+    found = {importlib.util.resolve_name(m, package) for m in imported}
     inside = {m for m in found if m.partition(".")[0] == top and source_file(m).is_file()}
     return inside - {top}
 
@@ -105,16 +98,29 @@ def _first_seen(name: str) -> str:
 
 def _normal_code(file: Path) -> str:
     """The file's code as the parser sees it: no comments, no docstrings, no layout."""
-    return _normalized(file, file.stat().st_mtime_ns)
+    return _read(file, file.stat().st_mtime_ns).code
+
+
+class _Source(NamedTuple):
+    imported: tuple[str, ...]  # modules, or names in them; relative ones with their dots
+    code: str
 
 
 @cache
-def _normalized(file: Path, mtime: int) -> str:
+def _read(file: Path, mtime: int) -> _Source:
+    """Parsed once for both: that is most of what a version costs."""
     tree = _tree(file)
+    imported: list[str] = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        if isinstance(node, ast.Import):
+            imported += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            inside = f"{base}." if node.module else base
+            imported += [base, *(f"{inside}{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             node.body = [n for n in node.body if not _is_docstring(n)] or [ast.Pass()]
-    return ast.unparse(ast.fix_missing_locations(tree))
+    return _Source(tuple(imported), ast.unparse(ast.fix_missing_locations(tree)))
 
 
 def _is_docstring(node: ast.stmt) -> bool:

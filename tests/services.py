@@ -222,7 +222,9 @@ def mlflow_server(
         command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port)]
         command += ["--workers", "1", "--backend-store-uri", store]
         command += ["--artifacts-destination", artifacts]
-        given = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"} | dict(environment or {})
+        # Its five processes for jobs (evaluations of agents and the like) have nothing to do here.
+        quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        given = os.environ | quiet | dict(environment or {})
         given.pop("MLFLOW_TRACKING_URI", None)
         process = Process(command, port, folder, env=given)
         try:
