@@ -36,7 +36,7 @@ from compress.learning import learning
 from compress.progress import progress_bar
 from compress.quantization import parameter_groups
 from compress.seeds import layer_seed
-from compress.selection import LayerRef, SelectedLayer, select
+from compress.selection import LayerRef, SelectedLayer, select, weight_of
 from compress.trainer import train
 
 # By layer: what errors are weighted by, and the moments of the inputs where they are used.
@@ -117,7 +117,7 @@ def fit(
     with progress_bar("compress layers", len(layers)) as bar:
         for layer in layers:
             name = layer.ref.name
-            dense[name] = model.get_parameter(layer.ref.tensor).detach()
+            dense[name] = weight_of(model, layer.ref).detach()
             given = weights[name], statistics.get(name)
             weight = Weight(name, dense[name], layer_seed(0, name), *given)
             [(_, codec, _)] = fit_weights([weight], layer.settings)

@@ -23,7 +23,7 @@ from compress.evaluation import predict, score
 from compress.loading import load_model, load_tokenizer
 from compress.progress import progress_bar
 from compress.rows import Rows
-from compress.selection import LayerRef, compressible, matches
+from compress.selection import LayerRef, compressible, matches, weight_of
 
 LAYERS = ("**.intermediate.dense", "**.layer.*.output.dense")
 IMPORTANCES = get_args(NeuronsConfig.model_fields["importance"].annotation)
@@ -61,7 +61,7 @@ def main() -> None:
                     settings = NeuronsConfig(keep=keep, importance=importance, balance=balance)
                     codecs = {
                         ref: NeuronsCodec.fit(
-                            model.get_parameter(ref.tensor), settings, statistics=found[ref.name]
+                            weight_of(model, ref), settings, statistics=found[ref.name]
                         )[0]
                         for ref in blocks
                     }

@@ -28,7 +28,7 @@ from compress.evaluation import evaluate_model
 from compress.loading import load_model, load_tokenizer
 from compress.progress import progress_bar
 from compress.replacement import replace
-from compress.selection import LayerRef, compressible
+from compress.selection import LayerRef, compressible, weight_of
 
 
 def fitted(model: Any, refs: list[LayerRef], moments: Mapping[str, Tensor], bits: int) -> list[Any]:
@@ -36,7 +36,7 @@ def fitted(model: Any, refs: list[LayerRef], moments: Mapping[str, Tensor], bits
     found = []
     with progress_bar(f"{bits} bits", len(refs)) as bar:
         for ref in refs:
-            weight = model.get_parameter(ref.tensor).detach()
+            weight = weight_of(model, ref).detach()
             nearest, _ = UniformCodec.fit(weight, UniformConfig(bits=bits))
             settings, own = AdaRoundConfig(bits=bits), moments[ref.name]
             found.append((ref, nearest, *AdaRoundCodec.fit(weight, settings, statistics=own)))

@@ -29,7 +29,7 @@ from compress.distillation import DistillationTrainer
 from compress.loading import load_model, load_tokenizer
 from compress.quantization import parameter_groups
 from compress.replacement import replace
-from compress.selection import select
+from compress.selection import select, weight_of
 from compress.sources import model_folder
 from compress.trainer import train
 
@@ -91,7 +91,7 @@ def seconds(kind: str, folder: Path, steps: int) -> list[float]:
 def _compress(model: Any) -> None:
     settings = {"block_size": 8, "codebook_size": 256, "iterations": 1, "groups": GROUPS}
     for layer in select(model, QuantizeConfig.model_validate(settings)).layers:
-        weight = model.get_parameter(layer.ref.tensor).detach()
+        weight = weight_of(model, layer.ref).detach()
         given: Any = layer.settings
         most = weight.numel() // (4 * given.block_size)
         own = given.model_copy(update={"codebook_size": min(256, most)})

@@ -30,7 +30,7 @@ from compress.config import QuantizeConfig, RecoveryConfig
 from compress.errors import InputError
 from compress.progress import progress_bar
 from compress.seeds import layer_seed
-from compress.selection import SelectedLayer, select
+from compress.selection import SelectedLayer, select, weight_of
 
 METHODS = FOLDER.parent / "methods"
 SENSITIVITY = "sensitivity"  # in place of a method's name
@@ -151,7 +151,7 @@ def _curves(
         for layer in layers:
             name, shape = layer.ref.name, layer.ref.shape
             found[name] = measure(
-                network.model.get_parameter(layer.ref.tensor),
+                weight_of(network.model, layer.ref),
                 layer_candidates(shape, layer.settings, config, layer.group),
                 seed=layer_seed(0, name),
                 sensitivity=weights[name],

@@ -38,7 +38,7 @@ class CompressedLayer(nn.Module):
 
 
 class CompressedLinear(CompressedLayer):
-    """nn.Linear: x (..., in) -> (..., out)."""
+    """nn.Linear, and transformers' Conv1D: x (..., in) -> (..., out)."""
 
     def __init__(self, codec: Codec, bias: nn.Parameter | None = None, *, tied: bool = False):
         super().__init__(codec, tied)
@@ -47,23 +47,6 @@ class CompressedLinear(CompressedLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.codec.biased(self.bias))
-
-
-class CompressedConv1D(CompressedLayer):
-    """transformers' Conv1D, the linear layer of GPT-2: x (..., in) -> (..., out).
-
-    The codec holds its weight as it is stored, (in, out): its rows, and so its blocks, run along
-    the outputs of one input.
-    """
-
-    def __init__(self, codec: Codec, bias: nn.Parameter, *, tied: bool = False):
-        super().__init__(codec, tied)
-        self.nx, self.nf = codec.shape
-        self.bias = bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = torch.addmm(self.bias, x.reshape(-1, self.nx), self.weight)
-        return y.view(*x.shape[:-1], self.nf)
 
 
 class CompressedEmbedding(CompressedLayer):
@@ -108,24 +91,22 @@ class CompressedConv2d(CompressedLayer):
         return F.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
 
-KINDS: dict[str, type[nn.Module]] = {
-    "linear": nn.Linear,
-    "conv1d": Conv1D,
-    "embedding": nn.Embedding,
-    "conv2d": nn.Conv2d,
+KINDS: dict[type[nn.Module], str] = {
+    nn.Linear: "linear",
+    Conv1D: "linear",
+    nn.Embedding: "embedding",
+    nn.Conv2d: "conv2d",
 }
-
-BY_INPUT = ("embedding", "conv1d")  # kinds whose rows belong to an input each, not to an output
 
 
 def kind_of(module: nn.Module) -> str | None:
-    """`linear`, `conv1d`, `embedding`, `conv2d`, or None for a module that cannot be replaced.
+    """`linear`, `embedding`, `conv2d`, or None for a module that cannot be replaced.
 
     A subclass with its own forward (a scaled embedding, a masked convolution) computes something
     else than the layers of this file and is left alone, and so is an embedding that rewrites its
     own rows (`max_norm`).
     """
-    for kind, cls in KINDS.items():
+    for cls, kind in KINDS.items():
         if isinstance(module, cls):
             same = type(module).forward is cls.forward and "weight" in module._parameters
             if isinstance(module, nn.Conv2d):
@@ -136,6 +117,16 @@ def kind_of(module: nn.Module) -> str | None:
     return None
 
 
+def is_transposed(module: nn.Module) -> bool:
+    """Whether it keeps its weight as (in, out): transformers' Conv1D, the linear layer of GPT-2."""
+    return isinstance(module, Conv1D)
+
+
+def oriented(module: nn.Module, weight: Tensor) -> Tensor:
+    """A weight as the module keeps it, the way codecs have it, (out, ...); and the way back."""
+    return weight.T if is_transposed(module) else weight
+
+
 def compressed(module: nn.Module, codec: Codec, *, tied: bool = False) -> CompressedLayer:
     """The compressed layer that takes the place of `module`: same bias, padding, stride, mode.
 
@@ -143,17 +134,16 @@ def compressed(module: nn.Module, codec: Codec, *, tied: bool = False) -> Compre
     """
     kind = kind_of(module)
     if kind is None:
-        raise InputError(f"{type(module).__name__} cannot be compressed; only {', '.join(KINDS)}")
-    weight: Any = module.weight
-    if tuple(weight.shape) != codec.shape:
-        raise InputError(f"a codec of shape {codec.shape} does not fit {tuple(weight.shape)}")
+        known = ", ".join(cls.__name__ for cls in KINDS)
+        raise InputError(f"{type(module).__name__} cannot be compressed; only {known}")
+    shape = tuple(oriented(module, module.weight).shape)  # type: ignore[arg-type]
+    if shape != codec.shape:
+        raise InputError(f"a codec of shape {codec.shape} does not fit {shape}")
     layer: CompressedLayer
     if isinstance(module, nn.Conv2d):
         layer = CompressedConv2d(codec, module, tied=tied)
     elif isinstance(module, nn.Embedding):
         layer = CompressedEmbedding(codec, module.padding_idx, tied=tied)
-    elif isinstance(module, Conv1D):
-        layer = CompressedConv1D(codec, module.bias, tied=tied)
     else:
         layer = CompressedLinear(codec, module.bias, tied=tied)  # type: ignore[arg-type]
     return layer.train(module.training)

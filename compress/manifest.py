@@ -12,11 +12,11 @@ from compress.codecs.base import Codec
 from compress.codecs.registry import codec_class
 from compress.errors import CheckpointError, InputError
 from compress.layers import (
-    CompressedConv1D,
     CompressedConv2d,
     CompressedEmbedding,
     CompressedLayer,
     kind_of,
+    oriented,
 )
 from compress.params_yaml import describe
 from compress.replacement import replace
@@ -24,7 +24,6 @@ from compress.selection import LayerRef, SelectedLayer
 
 Size = Annotated[int, Field(gt=0, lt=1 << 31)]
 _KINDS = {
-    CompressedConv1D: "conv1d",
     CompressedConv2d: "conv2d",
     CompressedEmbedding: "embedding",
 }
@@ -149,10 +148,10 @@ def install(model: nn.Module, entries: Iterable[LayerEntry], *, strict: bool = T
                 raise CheckpointError(f"config.json compresses {entry.name}, the model has no such")
             continue
         module = model.get_submodule(name)
-        weight: Any = getattr(module, "weight", None)
         kind = kind_of(module)
-        if kind != entry.kind or tuple(weight.shape) != entry.shape:
-            found = f"{kind} {tuple(weight.shape)}" if kind else type(module).__name__
+        shape = tuple(oriented(module, module.weight).shape) if kind else None  # type: ignore[arg-type]
+        if kind != entry.kind or shape != entry.shape:
+            found = f"{kind} {shape}" if kind else type(module).__name__
             raise CheckpointError(
                 f"config.json: {entry.name} is listed as {entry.kind} {entry.shape}, "
                 f"the model has {found}"

@@ -74,8 +74,9 @@ def chosen_layers(
     return [replace(x, settings=spent.settings[x.ref.name]) for x in layers], spent, found
 
 
-def tensors_of(layers: Sequence[SelectedLayer], folder: Path) -> dict[str, tuple[Path, str]]:
-    """The file and the key of the weight of each layer in a model folder, by name.
+def tensors_of(layers: Sequence[SelectedLayer], folder: Path) -> dict[str, tuple[Path, str, bool]]:
+    """The file and the key of the weight of each layer in a model folder, and whether it is
+    transposed there, by name: what `read_tensor` takes.
 
     Raises CheckpointError where one is missing.
     """
@@ -85,7 +86,7 @@ def tensors_of(layers: Sequence[SelectedLayer], folder: Path) -> dict[str, tuple
         key = tensor_key(layer.ref, files, prefix)
         if key is None:
             raise CheckpointError(f"{folder}: no weight of {layer.ref.name} in it")
-        found[layer.ref.name] = files[key], key
+        found[layer.ref.name] = files[key], key, layer.ref.transposed
     return found
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from compress.config import NoiseBlocks, NoiseConfig
 from compress.errors import InputError, ShrinkflowError
 from compress.kmeans import assign, fit
+from compress.layers import oriented
 from compress.stack import find_stack, share_of
 from compress.straight_through import straight_through
 
@@ -139,7 +140,7 @@ class QuantNoise:
     def refresh(self) -> None:
         """Refits every codebook to the present weights."""
         for module, noise in self._noises.values():
-            noise.refresh(module.weight)  # type: ignore[arg-type]
+            noise.refresh(oriented(module, module.weight))  # type: ignore[arg-type]
 
     def advance(self, done: float) -> None:
         """Sets the rate for a step before which the part `done` of all steps was taken."""
@@ -175,7 +176,8 @@ def _shadow_weight(noise: BlockNoise) -> Callable[..., None]:
 
     def hook(module: nn.Module, args: Any) -> None:
         if module.training:
-            module.__dict__["weight"] = noise(module._parameters["weight"])  # type: ignore[arg-type]
+            weight: Any = module._parameters["weight"]
+            module.__dict__["weight"] = oriented(module, noise(oriented(module, weight)))
 
     return hook
 

@@ -209,4 +209,4 @@ def _plan_layer(layer: SelectedLayer) -> LayerPlan:
 
 def _matrices(model: nn.Module) -> int:
     """Weights that every token is multiplied with: those of linear layers."""
-    return sum(prod(ref.shape) for ref in compressible(model) if ref.kind in ("linear", "conv1d"))
+    return sum(prod(ref.shape) for ref in compressible(model) if ref.kind == "linear")

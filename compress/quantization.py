@@ -29,7 +29,7 @@ from compress.loading import load_model, load_tokenizer, read_config
 from compress.manifest import read_entries
 from compress.replacement import replace
 from compress.rows import Rows, keep_aside
-from compress.selection import compressible
+from compress.selection import compressible, weight_of
 from compress.trainer import is_first, train
 from compress.verify import is_whole
 
@@ -80,11 +80,13 @@ def compress_weights(
     return reports
 
 
-def read_tensor(checkpoint: Path, tensor: str) -> Tensor:
-    """One tensor of a safetensors file as float32, nothing else of it in memory."""
+def read_tensor(checkpoint: Path, tensor: str, transposed: bool = False) -> Tensor:
+    """One tensor of a safetensors file as float32, as it is or `transposed`; nothing else of the
+    file is in memory."""
     try:
         with safe_open(checkpoint, framework="pt") as file:
-            return file.get_tensor(tensor).float()
+            found = file.get_tensor(tensor).float()
+            return found.T.contiguous() if transposed else found
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{checkpoint}: cannot read `{tensor}` ({error})") from None
 
@@ -168,7 +170,7 @@ def insert(
     for name, path in sorted(layer_files.items()):
         codec, _ = read_layer(path)
         if recovery is not None and codec.learns(recovery):
-            learned[name] = model.get_parameter(refs[name].tensor).detach()
+            learned[name] = weight_of(model, refs[name]).detach().contiguous()
         replace(model, refs[name], codec)
     return learned
 

@@ -19,7 +19,9 @@ from compress.tensor_file import LONGEST_HEADER, parse_entry
 LENGTH = 8  # bytes of the header's length
 
 
-def read_remote_tensor(url: str, tensor: str, sha256: str | None = None) -> Tensor:
+def read_remote_tensor(
+    url: str, tensor: str, sha256: str | None = None, transposed: bool = False
+) -> Tensor:
     """The tensor as float32; of the file only its header and the tensor's own bytes are read.
 
     url: any that fsspec knows (/folder/file, s3://bucket/file). sha256: of the tensor's bytes as
@@ -43,7 +45,8 @@ def read_remote_tensor(url: str, tensor: str, sha256: str | None = None) -> Tens
         raise CheckpointError(f"{url}: `{tensor}` is not what was put there; start the run again")
     if not data:
         return torch.empty(found.shape)
-    return torch.frombuffer(data, dtype=found.dtype).reshape(found.shape).float()
+    values = torch.frombuffer(data, dtype=found.dtype).reshape(found.shape).float()
+    return values.T.contiguous() if transposed else values
 
 
 def _reader(url: str) -> Callable[[int, int], bytes]:

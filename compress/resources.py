@@ -14,7 +14,6 @@ from compress.calibration.measure import ROWS as CALIBRATION
 from compress.codecs.registry import codec_class
 from compress.config import Params, TrainingConfig
 from compress.estimates import Shape
-from compress.layers import BY_INPUT
 from compress.selection import SelectedLayer
 
 # Rows are padded to the longest of a batch of similar rows, not to max_length.
@@ -145,7 +144,7 @@ def _measuring(
     tokens = min(rows or CALIBRATION, CALIBRATION) * length
     passes = sum(forwards[kind] for kind in kinds - {"none"})
     passes += len(needed((layer.ref.name, layer.ref.shape, layer.settings) for layer in layers))
-    if any(_moments(layer) and layer.ref.kind in BY_INPUT for layer in layers):
+    if any(_moments(layer) and layer.ref.kind == "embedding" for layer in layers):
         passes += 3.0  # gradients at their output
     moments = sum(_moments(layer) for layer in layers)
     return passes * shape.operations(tokens, length) + 2.0 * tokens * moments

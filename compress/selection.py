@@ -8,14 +8,13 @@ import difflib
 from collections import defaultdict
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from compress.codecs.registry import codec_class
 from compress.config import CodecConfig, GroupConfig, QuantizeConfig
 from compress.errors import InputError
-from compress.layers import kind_of
+from compress.layers import is_transposed, kind_of, oriented
 from compress.stack import copies
 
 
@@ -26,6 +25,7 @@ class LayerRef:
     Example: LayerRef("bert.embeddings.word_embeddings", "embedding", (30522, 384),
     aliases=("cls.predictions.decoder",), tensor="bert.embeddings.word_embeddings.weight")
 
+    shape: (out, ...) of a weight that codecs see; `transposed`: the tensor is kept as (in, out).
     depthwise: a convolution of which each channel has a kernel of its own.
     """
 
@@ -35,6 +35,12 @@ class LayerRef:
     aliases: tuple[str, ...]
     tensor: str
     depthwise: bool = False
+    transposed: bool = False
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Of the tensor in a checkpoint."""
+        return self.shape[::-1] if self.transposed else self.shape
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -92,11 +98,17 @@ def compressible(model: nn.Module) -> list[LayerRef]:
         names = [path for path, _ in found]
         if owners[key] == set(names):
             name, module = found[0]
-            shape: Any = module.weight.shape
+            shape = tuple(oriented(module, module.weight).shape)  # type: ignore[arg-type]
             aliases, tensor = tuple(names[1:]), f"{name}.weight"
-            kind, alone = kind_of(module) or "", _depthwise(module)
-            refs.append(LayerRef(name, kind, tuple(shape), aliases, tensor, alone))
+            kind, alone, turned = kind_of(module) or "", _depthwise(module), is_transposed(module)
+            refs.append(LayerRef(name, kind, shape, aliases, tensor, alone, turned))
     return refs
+
+
+def weight_of(model: nn.Module, ref: LayerRef) -> Tensor:
+    """The weight of a layer of `model` as codecs see it, of the ref's shape; not a copy."""
+    module = model.get_submodule(ref.name)
+    return oriented(module, module.weight)  # type: ignore[arg-type]
 
 
 def uses(model: nn.Module, ref: LayerRef) -> list[str]:
@@ -180,12 +192,6 @@ def _loose_ends(layers: list[SelectedLayer]) -> list[str]:
     for group in dict.fromkeys(layer.group for layer in layers):
         own = [layer for layer in layers if layer.group == group]
         codec = codec_class(own[0].settings.method)
-        if codec.has_ties() and any(x.ref.kind == "conv1d" for x in own):
-            problems.append(
-                f"group {group}: {own[0].settings.method} takes linear layers alone, and a Conv1D "
-                "has its weight the other way around; choose another method"
-            )
-            continue
         try:
             codec.ties({x.ref.name: x.ref.shape for x in own})
         except InputError as error:

@@ -74,8 +74,8 @@ def weight_problems(folder: Path, refs: Iterable[LayerRef], prefix: str) -> list
             problems.append(f"{key} has NaN or Inf; the checkpoint in {folder} is damaged")
     for ref in refs:
         key = tensor_key(ref, shapes, prefix) or ""
-        if key in shapes and shapes[key] != ref.shape:
-            problems.append(f"{key} is {shapes[key]}, config.json says {ref.shape}")
+        if key in shapes and shapes[key] != ref.stored_shape:
+            problems.append(f"{key} is {shapes[key]}, config.json says {ref.stored_shape}")
         if HALF_MAX < largest.get(key, 0.0) < float("inf"):
             problems.append(f"{key} reaches {largest[key]:g}, beyond fp16 ({HALF_MAX:g})")
     return problems

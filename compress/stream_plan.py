@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from compress import estimates, resources
 from compress.codecs.product import WHOLE
@@ -31,6 +32,12 @@ class StreamLayer:
 
     layer: SelectedLayer
     source: StoredTensor
+
+    def rows(self, low: int, high: int) -> Tensor:
+        """A part of the weight, as codecs see it."""
+        if not self.layer.ref.transposed:
+            return self.source.rows(low, high)
+        return torch.cat([part[:, low:high] for _, part in self.source.chunks()]).T
 
 
 @dataclass(frozen=True)
@@ -91,12 +98,12 @@ def plan_stream(
     prefix = getattr(model, "base_model_prefix", "")
     layers = []
     for layer in selection.layers:
-        key = tensor_key(layer.ref, tensors, prefix)
+        key, wanted = tensor_key(layer.ref, tensors, prefix), layer.ref.stored_shape
         if key is None:
             problems += [] if problems else [f"{layer.ref.name} has no tensor in {folder}"]
-        elif tensors[key].shape != layer.ref.shape or not tensors[key].dtype.is_floating_point:
+        elif tensors[key].shape != wanted or not tensors[key].dtype.is_floating_point:
             found = f"{tensors[key].dtype} {tensors[key].shape}"
-            problems.append(f"{key} is {found}, config.json says {layer.ref.shape}")
+            problems.append(f"{key} is {found}, config.json says {wanted}")
         else:
             layers.append(StreamLayer(layer, tensors[key]))
     if folder.resolve() == out.resolve():
@@ -123,7 +130,7 @@ def plan_stream(
 def output_bytes(plan: StreamPlan) -> int:
     """Bytes of all tensors as they will be written, headers not counted."""
     codecs = sum(
-        codec_class(job.layer.settings.method).tensor_bytes(job.source.shape, job.layer.settings)
+        codec_class(job.layer.settings.method).tensor_bytes(job.layer.ref.shape, job.layer.settings)
         for job in plan.layers
     )
     half = plan.precision == "float16"
@@ -137,7 +144,7 @@ def memory_needed(plan: StreamPlan) -> int:
     """Peak bytes, roughly: clustering a bounded sample, one layer's codes packed and unpacked."""
     needs = [0]
     for job in plan.layers:
-        weights = math.prod(job.source.shape)
+        weights = math.prod(job.layer.ref.shape)
         blocks = weights // getattr(job.layer.settings, "block_size", 1)
         needs.append(16 * min(weights, WHOLE) + 8 * blocks)
     return estimates.BASE + max(needs)

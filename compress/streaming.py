@@ -82,7 +82,7 @@ def compress_stream_layer(job: StreamLayer, *, seed: int, out_path: Path) -> dic
     """Compresses one tensor that is read in parts and writes one layer file; its report."""
     settings = job.layer.settings
     codec, report = codec_class(settings.method).fit_rows(
-        job.source.rows, job.source.shape, settings, seed=seed
+        job.rows, job.layer.ref.shape, settings, seed=seed
     )
     metrics = asdict(report)
     kept = {key: value for key, value in metrics.items() if key != "seconds"}
@@ -145,7 +145,7 @@ def _codec_layout(job: StreamLayer) -> Layout:
     """Names, dtypes and shapes of a layer's tensors as stored, before it is compressed."""
     settings = job.layer.settings
     with torch.device("meta"):
-        tensors = codec_class(settings.method).empty(job.source.shape, settings).state_dict()
+        tensors = codec_class(settings.method).empty(job.layer.ref.shape, settings).state_dict()
     return {
         f"{job.layer.ref.name}.codec.{name}": (
             torch.float16 if t.is_floating_point() else t.dtype,

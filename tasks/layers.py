@@ -50,7 +50,7 @@ class LayerJob:
 
     Without `sha256` the checkpoint is a local path. With it, it is an fsspec URL, and the hash that
     of the tensor's bytes. `sensitivity` weights its errors, `statistics` are what its method needs
-    to know of its inputs.
+    to know of its inputs. A `transposed` tensor is turned when it is read, to `shape`.
     """
 
     name: str
@@ -63,6 +63,7 @@ class LayerJob:
     sha256: str | None = None
     sensitivity: Measured | None = None
     statistics: Measured | None = None
+    transposed: bool = False
 
 
 @dataclass(frozen=True)
@@ -233,9 +234,9 @@ def _read(job: LayerJob) -> "Weight":
     from compress.remote import read_remote_tensor
 
     if job.sha256 is None:
-        values = read_tensor(Path(job.checkpoint), job.tensor)
+        values = read_tensor(Path(job.checkpoint), job.tensor, job.transposed)
     else:
-        values = read_remote_tensor(job.checkpoint, job.tensor, job.sha256)
+        values = read_remote_tensor(job.checkpoint, job.tensor, job.sha256, job.transposed)
     sensitivity, statistics = (
         read_remote_tensor(found.file, job.name, found.sha256) if found else None
         for found in (job.sensitivity, job.statistics)

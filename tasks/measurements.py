@@ -50,7 +50,7 @@ def curve_of(job: CurveJob, store: LayerStore) -> tuple[dict[str, Any], bool]:
     from compress.quantization import read_tensor
 
     layer = job.layer
-    weight = read_tensor(Path(layer.checkpoint), layer.tensor)
+    weight = read_tensor(Path(layer.checkpoint), layer.tensor, layer.transposed)
     measured = layer.sensitivity, layer.statistics
     sensitivity, statistics = (
         read_tensor(Path(found.file), layer.name) if found else None for found in measured

@@ -63,7 +63,10 @@ def layer_jobs(folder: Path, params: Params) -> list[list[LayerJob]]:
             raise CheckpointError(f"{folder}: no weight of {layer.ref.name} in it")
         name = layer.ref.name
         seed = layer_seed(params.seed, name)
-        job = LayerJob(name, layer.group, layer.ref.shape, tensor, layer.settings, seed)
+        job = LayerJob(
+            name, layer.group, layer.ref.shape, tensor, layer.settings, seed,
+            transposed=layer.ref.transposed,
+        )  # fmt: skip
         jobs.setdefault(layer.group, []).append(job)
     return [jobs[group.name] for group in params.quantize.groups]
 

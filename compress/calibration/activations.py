@@ -29,7 +29,7 @@ def activations(
 ) -> dict[str, Tensor]:
     """The weighting of each layer, by name, smoothed, of a shape that broadcasts to its weight.
 
-    linear (1, in), conv1d (in, 1): E[x^2] of each feature. embedding (rows, 1): how often each row
+    linear (1, in): E[x^2] of each feature. embedding (rows, 1): how often each row
     is looked up, as its input is one-hot, to the power RARE. conv2d (out, in / groups, kh, kw):
     E[x^2] of what each weight meets. Only tokens that attention_mask keeps count. Of a tied weight
     the layers of its own kind are looked at, together. `batches` are on the model's device, which
@@ -43,7 +43,7 @@ def activations(
         if ref.kind == "embedding":
             rows = kept(x, mask, 2)
             total += torch.bincount(rows.flatten(), minlength=len(total))[:, None]
-        elif ref.kind in ("linear", "conv1d"):
+        elif ref.kind == "linear":
             squares = kept(x, mask, 3).flatten(0, -2).float().square().sum(0)  # (in,)
             total += squares.double().view_as(total)
         else:
@@ -68,7 +68,7 @@ def _input_embedding(model: nn.Module) -> nn.Module | None:
 def _start(model: nn.Module, ref: LayerRef) -> Tensor:
     """Zeros for the sum of a layer; a sum, as `smoothed` divides by the mean."""
     rows, *inner = ref.shape
-    shape = {"linear": (1, *inner), "conv1d": (rows, 1), "embedding": (rows, 1)}
+    shape = {"linear": (1, *inner), "embedding": (rows, 1)}
     device = model.get_parameter(f"{ref.name}.weight").device
     return torch.zeros(shape.get(ref.kind, ref.shape), dtype=torch.float64, device=device)
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from compress.allocation.sensitivity import random_projection
 from compress.calibration.smoothing import smoothed
 from compress.config import RecoveryConfig
+from compress.layers import oriented
 from compress.selection import LayerRef
 
 
@@ -46,7 +47,10 @@ def fisher(
         random_projection(outputs, batch.get("attention_mask"), recovery, generator).backward()
     for handle in handles:
         handle.remove()
-    return {name: found.weighting().cpu() for name, found in sums.items()}
+    return {
+        ref.name: oriented(model.get_submodule(ref.name), sums[ref.name].weighting()).cpu()
+        for ref in refs
+    }
 
 
 def _into(found: Any) -> Any:

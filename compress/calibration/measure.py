@@ -17,7 +17,6 @@ from compress.calibration.output_moments import output_moments
 from compress.calibration.sensitivity_file import write_sensitivities
 from compress.codecs.registry import codec_class
 from compress.config import CodecConfig, Params, QuantizeConfig
-from compress.layers import BY_INPUT
 from compress.loading import load_model, load_tokenizer
 from compress.progress import progress_bar
 from compress.rows import Rows, batches
@@ -88,9 +87,9 @@ def measure(
                 bar.advance()
 
     if kind == "moments":
-        recovery, by_input = params.quantize.finetune, [ref for ref in refs if ref.kind in BY_INPUT]
-        found = moments(model, inputs(), refs) if len(by_input) < len(refs) else {}
-        if rated := [ref for ref in by_input if ref.has_moments]:
+        recovery, words = params.quantize.finetune, [ref for ref in refs if ref.kind == "embedding"]
+        found = moments(model, inputs(), refs) if len(words) < len(refs) else {}
+        if rated := [ref for ref in words if ref.has_moments]:
             found |= output_moments(model, inputs(), rated, recovery, seed=params.seed)
         return write_sensitivities(out, found, torch.float32)
     if kind == "neurons":

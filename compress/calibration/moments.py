@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compress.calibration.inputs import kept, watch
-from compress.layers import BY_INPUT
 from compress.selection import LayerRef
 
 TOKENS = 256  # that are multiplied at a time ...
@@ -25,11 +24,11 @@ def moments(
     """E[x x'] of each layer, by name: float32 (groups, n, n), on the CPU.
 
     linear (1, in, in), of the tokens that attention_mask keeps. conv2d: n = in / groups * kh * kw,
-    of the patches that each group of output channels sees. Where rows belong to inputs (embedding,
-    conv1d) errors within a row do not meet in an output: compress.calibration.output_moments.
+    of the patches that each group of output channels sees. Not of embeddings, where errors within a
+    row do not meet in an output: compress.calibration.output_moments.
     `batches` and the model as `watch` has them.
     """
-    refs = [ref for ref in refs if ref.kind not in BY_INPUT]
+    refs = [ref for ref in refs if ref.kind != "embedding"]
     sums: dict[str, Tensor] = {}
     counts = dict.fromkeys((ref.name for ref in refs), 0)
 

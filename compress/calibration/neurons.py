@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from compress.calibration.inputs import kept, watch
 from compress.codecs.neurons import NeuronsCodec
-from compress.selection import LayerRef
+from compress.selection import LayerRef, weight_of
 
 
 def neurons(
@@ -33,6 +33,7 @@ def neurons(
     its last layer: those before it have the same statistics. `batches` have `labels`; else as
     `watch` has them, and the model. Raises InputError as `NeuronsCodec.ties`.
     """
+    by_name = {ref.name: ref for ref in refs}
     ties = NeuronsCodec.ties({ref.name: ref.shape for ref in refs})
     readers = [ref for ref in refs if ref.name in {names[-1] for names in ties}]
     labels = torch.zeros(0, dtype=torch.int64)
@@ -53,7 +54,7 @@ def neurons(
     watch(model, unlabelled(), readers, add)
     found: dict[str, Tensor] = {}
     for names in ties:
-        weight = model.get_parameter(f"{names[-1]}.weight").detach()
+        weight = weight_of(model, by_name[names[-1]]).detach()
         norm = weight.double().norm(dim=0).cpu()
         own = torch.stack([*counts[names[-1]].bits(), norm]).float()
         found |= {name: own.clone() for name in names}

@@ -168,12 +168,13 @@ class Codec(ForwardCodec):
 
     @classmethod
     def checked(cls, weight: Tensor, settings: Any) -> Tensor:
-        """The weight in float32, detached. Raises InputError where it cannot be compressed so."""
+        """The weight in float32, contiguous, detached. Raises InputError where it cannot be
+        compressed so."""
         if problems := cls.problems(weight.shape, settings):
             raise InputError("; ".join(problems))
         if not bool(torch.isfinite(weight).all()):
             raise InputError("the weight has NaN or Inf; repair the checkpoint it comes from")
-        return weight.detach().float()
+        return weight.detach().float().contiguous()
 
     @classmethod
     def checked_sensitivity(cls, sensitivity: Tensor | None, weight: Tensor) -> Tensor | None:

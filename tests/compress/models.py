@@ -21,7 +21,7 @@ from transformers import (
 from compress.codecs import codec_class
 from compress.codecs.product_settings import CodebookConfig
 from compress.replacement import replace
-from compress.selection import compressible
+from compress.selection import compressible, weight_of
 
 SIZES = {
     "vocab_size": 120,
@@ -131,7 +131,7 @@ def compress(model: nn.Module, only: str = "", **settings) -> list[str]:
         config = CodebookConfig(**({"block_size": block, "codebook_size": 16} | settings))
         method = codec_class(config.method)
         if only in ref.name and not method.problems(ref.shape, config):
-            codec, _ = method.fit(model.get_parameter(ref.tensor), config)
+            codec, _ = method.fit(weight_of(model, ref), config)
             replace(model, ref, codec)
             done.append(ref.name)
     return done

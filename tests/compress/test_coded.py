@@ -15,7 +15,7 @@ from compress.codecs.packed import PackedCodec
 from compress.errors import CheckpointError
 from compress.manifest import install, list_entries, read_entries
 from compress.replacement import replace
-from compress.selection import compressible
+from compress.selection import compressible, weight_of
 from tests.compress.models import MODELS, compress, make
 from tests.compress.test_checkpoint import AUTO, logits
 
@@ -39,7 +39,7 @@ def model_and_inputs():
     compress(model, only="intermediate", codebook_size=10)
     compress(model, only="embeddings", codebook_size=10)
     ref = next(r for r in compressible(model) if "0.attention.output" in r.name)
-    codec, _ = codec_class("lowrank").fit(model.get_parameter(ref.tensor), LowRankConfig(rank=4))
+    codec, _ = codec_class("lowrank").fit(weight_of(model, ref), LowRankConfig(rank=4))
     replace(model, ref, codec)
     return model, inputs
 

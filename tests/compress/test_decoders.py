@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from transformers import AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
 
 from compress import data, training
 from compress.checkpoint import save_compressed
@@ -17,7 +18,6 @@ from compress.distillation import DistillationTrainer
 from compress.errors import CheckpointError
 from compress.evaluation import evaluate, perplexity
 from compress.ipq import quantize
-from compress.layers import CompressedConv1D
 from compress.loading import load_model, load_tokenizer
 from compress.rows import Batches, Rows
 from tests.decoders import decoder_params, text, write_decoder
@@ -73,8 +73,7 @@ def test_trained_compressed_and_read_back(decoder, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "compressed")
     head, words = model.get_output_embeddings(), model.get_input_embeddings()
     assert (getattr(head, "codec", None) is words.codec) == model.config.tie_word_embeddings
-    conv1d = [m for m in model.modules() if isinstance(m, CompressedConv1D)]
-    assert len(conv1d) == (8 if model.config.model_type == "gpt2" else 0)
+    assert not any(isinstance(m, Conv1D) for m in model.modules())
     ids = torch.tensor([[3, 5, 7]])
     assert model.generate(ids, max_new_tokens=4, do_sample=False).shape == (1, 7)
 
@@ -132,16 +131,31 @@ def test_distillation_counts_every_token_once_whatever_the_padding(gpt2, tmp_pat
     assert together.item() > both > 0
 
 
-def test_conv1d_errors_are_weighted_by_what_comes_in(gpt2):
+def test_a_conv1d_is_the_linear_layer_that_it_computes(gpt2):
+    """Its weight lies the other way around; what is measured, noised and read of it does not."""
     from compress.calibration.activations import activations
-    from compress.selection import compressible
+    from compress.calibration.fisher import fisher
+    from compress.calibration.moments import moments
+    from compress.quantization import read_tensor
+    from compress.selection import compressible, weight_of
 
     model = load_model(gpt2.folder).eval()
-    refs = [ref for ref in compressible(model) if ref.kind == "conv1d"]
-    assert [ref.shape for ref in refs][:2] == [(32, 96), (32, 32)]
+    conv1d = [n for n, m in model.named_modules() if isinstance(m, Conv1D)]
+    refs = [ref for ref in compressible(model) if ref.transposed]
+    assert [ref.name for ref in refs] == conv1d
+    assert [ref.shape for ref in refs][:2] == [(96, 32), (32, 32)]
     batch = {"input_ids": torch.tensor([[3, 4, 5]]), "attention_mask": torch.ones(1, 3).long()}
-    found = activations(model, [batch], refs)
-    assert all(found[ref.name].shape == (ref.shape[0], 1) for ref in refs)
+    seen = activations(model, [batch], refs)
+    products = moments(model, [batch], refs)
+    file = gpt2.folder / "model.safetensors"
+    for ref in refs:
+        assert seen[ref.name].shape == (1, ref.shape[1])
+        assert products[ref.name].shape == (1, ref.shape[1], ref.shape[1])
+        weight = weight_of(model, ref)
+        assert torch.equal(weight, read_tensor(file, ref.tensor, ref.transposed))
+        assert torch.equal(weight.T, model.get_submodule(ref.name).weight)
+    each = fisher(model, [batch], refs, gpt2.params.quantize.finetune)
+    assert all(each[ref.name].shape == ref.shape for ref in refs)
 
 
 def test_a_head_that_is_not_there_is_not_made_up(decoder, tmp_path):

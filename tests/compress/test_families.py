@@ -11,7 +11,7 @@ from compress.config import NoiseBlocks, NoiseConfig, QuantizeConfig
 from compress.layers import CompressedLayer
 from compress.noise import quant_noise
 from compress.replacement import replace
-from compress.selection import compressible, select
+from compress.selection import compressible, select, weight_of
 from tests.compress.models import make
 
 # family -> patterns, the layers that they leave alone
@@ -62,7 +62,7 @@ def test_selected_noised_compressed_saved_and_read(family, tmp_path):
 
     model.eval()
     for layer in selection.layers:
-        weight = model.get_parameter(layer.ref.tensor)
+        weight = weight_of(model, layer.ref)
         codec, _ = codec_class("product").fit(weight, layer.settings, seed=0)
         replace(model, layer.ref, codec)
     save_compressed(model, tmp_path / "m")

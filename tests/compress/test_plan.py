@@ -11,7 +11,7 @@ from compress.config import Params
 from compress.errors import InputError
 from compress.plan import make_plan
 from compress.replacement import replace
-from compress.selection import compressible, select
+from compress.selection import compressible, select, weight_of
 from compress.sources import model_folder
 from tests.compress.models import SIZES
 
@@ -49,7 +49,7 @@ def test_the_plan_is_what_is_written(encoder, small_params, tmp_path, rest):
     model = AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=3)
     model.save_pretrained(tmp_path / "dense")
     for layer in select(model, config.quantize).layers:
-        weight = model.get_parameter(layer.ref.tensor)
+        weight = weight_of(model, layer.ref)
         codec, report = codec_class("product").fit(weight, layer.settings)
         planned = next(row for row in plan.layers if row.name == layer.ref.name)
         assert (planned.bytes, planned.group) == (report.bytes, layer.group)

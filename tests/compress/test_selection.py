@@ -85,10 +85,9 @@ def test_depthwise_convolutions_are_left_alone_but_by_their_name():
     assert names == [] and "depthwise" in problem and "without `*`" in problem
 
 
-def test_neurons_of_a_conv1d_are_refused_with_the_reason():
+def test_neurons_of_a_conv1d_are_found_as_those_of_any_linear_layer():
     found = select(gpt2(), quantize({"name": "ffn", "layers": ["**.mlp.*"], "method": "neurons"}))
-    (problem,) = found.problems
-    assert problem.startswith("group ffn: neurons takes linear layers alone")
+    assert found.problems == () and len(found.layers) == 2
 
 
 def test_groups_keep_the_order_of_the_params_and_their_own_settings():

@@ -12,6 +12,7 @@ from compress.checkpoint import save_compressed
 from compress.codecs import codec_class
 from compress.errors import InputError, PlanError
 from compress.replacement import replace
+from compress.selection import weight_of
 from compress.stream_plan import plan_stream
 from compress.streaming import compress_stream_layer, look_through, write_stream
 from tests.compress.codecs.test_every_method import each_method
@@ -47,9 +48,7 @@ def in_memory(cls, source, plan, out):
     model = cls.from_pretrained(source)
     for job in plan.layers:
         ref, settings = job.layer.ref, job.layer.settings
-        codec, _ = codec_class(settings.method).fit(
-            model.get_parameter(ref.tensor), settings, seed=3
-        )
+        codec, _ = codec_class(settings.method).fit(weight_of(model, ref), settings, seed=3)
         replace(model, ref, codec)
     save_compressed(model, out, rest=plan.precision)
 
@@ -87,6 +86,19 @@ def test_streamed_and_in_memory_are_one_model(name, dtype, rest, tmp_path):
     assert sorted(layers[0], key=key) == sorted(layers[1], key=key)
 
 
+def test_parts_of_a_weight_that_lies_the_other_way_around(tmp_path):
+    cls = saved("gpt2", tmp_path / "source")
+    dense = cls.from_pretrained(tmp_path / "source")
+    turned = [
+        job
+        for job in plan_stream(tmp_path / "source", SETTINGS, tmp_path / "out").layers
+        if job.layer.ref.transposed
+    ]
+    assert turned
+    for job in turned:
+        assert torch.equal(job.rows(3, 7), weight_of(dense, job.layer.ref)[3:7])
+
+
 @each_method
 def test_every_method_is_streamed_unless_it_needs_data(method, settings, tmp_path):
     cls = saved("llama", tmp_path / "source")
@@ -99,7 +111,7 @@ def test_every_method_is_streamed_unless_it_needs_data(method, settings, tmp_pat
     assert plan.layers
     loaded, dense = (cls.from_pretrained(tmp_path / name) for name in ("out", "source"))
     for job in plan.layers:
-        weight = dense.get_parameter(job.layer.ref.tensor)
+        weight = weight_of(dense, job.layer.ref)
         codec, _ = codec_class(method).fit(weight, job.layer.settings, seed=3)
         assert torch.equal(loaded.get_submodule(job.layer.ref.name).weight, codec.decode())
 

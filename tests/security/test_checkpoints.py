@@ -27,7 +27,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from compress.codecs import codec_class
     from compress.codecs.product_settings import CodebookConfig
     from compress.replacement import replace
-    from compress.selection import compressible
+    from compress.selection import compressible, weight_of
 
     torch.manual_seed(0)
     sizes = {"vocab_size": 24, "hidden_size": 8, "intermediate_size": 256}
@@ -38,7 +38,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = CodebookConfig(block_size=4, codebook_size=3)
     for ref in compressible(model):
         if "encoder" in ref.name:
-            codec, _ = codec_class("product").fit(model.get_parameter(ref.tensor), settings)
+            codec, _ = codec_class("product").fit(weight_of(model, ref), settings)
             replace(model, ref, codec)
     folder = save_compressed(model, tmp_path_factory.mktemp("whole") / "model")
     config = json.loads((folder / "config.json").read_text())["quantization_config"]

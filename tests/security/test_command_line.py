@@ -19,13 +19,13 @@ def compressed(tmp_path_factory, tiny_model):
     from compress.codecs import codec_class
     from compress.codecs.product_settings import CodebookConfig
     from compress.replacement import replace
-    from compress.selection import compressible
+    from compress.selection import compressible, weight_of
 
     model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
     settings = CodebookConfig(block_size=4, codebook_size=3)
     for ref in compressible(model):
         if "query" in ref.name:
-            codec, _ = codec_class("product").fit(model.get_parameter(ref.tensor), settings)
+            codec, _ = codec_class("product").fit(weight_of(model, ref), settings)
             replace(model, ref, codec)
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     folder = tmp_path_factory.mktemp("compressed") / "model"

@@ -14,7 +14,7 @@ from compress.codecs.product_settings import CodebookConfig
 from compress.config import RecoveryConfig
 from compress.distillation import hidden_loss, logit_loss
 from compress.rows import Rows, batches
-from compress.selection import compressible
+from compress.selection import compressible, weight_of
 
 RECOVERY = RecoveryConfig(logits_weight=3.0)
 
@@ -53,7 +53,7 @@ def test_predicted_and_measured_damage_rank_the_layers_alike(trained, finetuned)
     ]
     predicted, seen = [], []
     for ref in refs:
-        weight = changed.get_parameter(ref.tensor)
+        weight = weight_of(changed, ref)
         whole = weight.detach().clone()
         settings = CodebookConfig(block_size=2, codebook_size=16, iterations=4)
         if codec_class("product").problems(ref.shape, settings):

@@ -35,15 +35,12 @@ def test_an_embedding_has_the_products_of_its_gradients_on_the_kept_tokens():
     assert not any(m._forward_hooks for m in model.modules())
 
 
-def test_conv1d_has_those_of_its_outputs_and_a_tied_embedding_is_left_out():
+def test_a_tied_embedding_is_left_out_and_positions_have_those_of_their_outputs():
     model, inputs = make("gpt2")
     refs = compressible(model)
-    conv1d = [ref for ref in refs if ref.kind == "conv1d"]
-    found = output_moments(model, [inputs] * 2, conv1d, RECOVERY)
-    assert {name: own.shape[1] for name, own in found.items()} == {
-        ref.name: ref.shape[1] for ref in conv1d
-    }
-    for own in found.values():
-        assert torch.linalg.eigvalsh(own[0].double()).min() > -1e-4
-        assert own.diagonal(dim1=1, dim2=2).mean() == pytest.approx(1.0, rel=1e-4)
+    (positions,) = [ref for ref in refs if ref.kind == "embedding" and ref.has_moments]
+    (own,) = output_moments(model, [inputs] * 2, [positions], RECOVERY).values()
+    assert own.shape[1] == positions.shape[1]
+    assert torch.linalg.eigvalsh(own[0].double()).min() > -1e-4
+    assert own.diagonal(dim1=1, dim2=2).mean() == pytest.approx(1.0, rel=1e-4)
     assert [ref.name for ref in refs if not ref.has_moments] == ["transformer.wte"]

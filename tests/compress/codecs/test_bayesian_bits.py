@@ -10,7 +10,7 @@ from compress.codecs.bayesian_bits import (
 from compress.codecs.hard_concrete import open_chance, opened
 from compress.learning import learning
 from compress.replacement import replace
-from compress.selection import compressible
+from compress.selection import compressible, weight_of
 from tests.compress.models import roberta, text_input
 
 CLOSED, OPEN = -20.0, 20.0
@@ -138,7 +138,7 @@ def test_a_model_of_many_widths_comes_back_to_the_last_bit_and_is_smaller(tmp_pa
     model, settings = roberta().eval(), BayesianBitsConfig(bits=8)
     dense = {}
     for ref in compressible(model):
-        dense[ref.name] = model.get_parameter(ref.tensor).detach()
+        dense[ref.name] = weight_of(model, ref).detach()
         replace(model, ref, BayesianBitsCodec.fit(dense[ref.name], settings)[0])
     whole = save_compressed(model, tmp_path / "whole") / "model.safetensors"
     with learning(model, dense):

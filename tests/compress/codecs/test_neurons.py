@@ -15,7 +15,7 @@ from compress.codecs.neurons import ROWS, NeuronsCodec
 from compress.errors import InputError
 from compress.layers import CompressedLinear
 from compress.replacement import replace
-from compress.selection import compressible
+from compress.selection import compressible, weight_of
 from tests.compress.models import make
 
 
@@ -118,7 +118,7 @@ def test_codes_of_what_stays_are_coded_on_disk_and_come_back(tmp_path):
     config, coded = NeuronsConfig(keep=0.75, stored=stored), 0
     for ref in compressible(model):
         if "intermediate" in ref.name or ref.shape == (32, 64):
-            replace(model, ref, NeuronsCodec.fit(model.get_parameter(ref.tensor), config)[0])
+            replace(model, ref, NeuronsCodec.fit(weight_of(model, ref), config)[0])
     save_compressed(model, tmp_path / "m")
     entries = json.loads((tmp_path / "m/config.json").read_text())["quantization_config"]["layers"]
     tensors = load_file(tmp_path / "m/model.safetensors")

@@ -11,7 +11,7 @@ from compress.codecs.product_settings import CodebookConfig
 from compress.config import QuantizeConfig
 from compress.errors import InputError
 from compress.replacement import replace
-from compress.selection import compressible
+from compress.selection import compressible, weight_of
 from tests.compress.models import roberta, text_input
 
 
@@ -75,7 +75,7 @@ def test_a_model_with_such_codes_reads_back_to_the_bit(tmp_path):
     for ref in compressible(model):
         settings = config(codebook_size=8, code_bits=2.0)
         if not ProductCodec.problems(ref.shape, settings):
-            values = model.get_parameter(ref.tensor)
+            values = weight_of(model, ref)
             replace(model, ref, ProductCodec.fit(values, settings)[0])
     save_compressed(model, tmp_path)
     again = AutoModelForSequenceClassification.from_pretrained(tmp_path)
