@@ -127,6 +127,12 @@ def oriented(module: nn.Module, weight: Tensor) -> Tensor:
     return weight.T if is_transposed(module) else weight
 
 
+def dense_weight(module: nn.Module) -> Tensor:
+    """The weight of an uncompressed layer as codecs have it, (out, ...); not a copy."""
+    weight: Any = module.weight
+    return oriented(module, weight)
+
+
 def compressed(module: nn.Module, codec: Codec, *, tied: bool = False) -> CompressedLayer:
     """The compressed layer that takes the place of `module`: same bias, padding, stride, mode.
 
@@ -136,7 +142,7 @@ def compressed(module: nn.Module, codec: Codec, *, tied: bool = False) -> Compre
     if kind is None:
         known = ", ".join(cls.__name__ for cls in KINDS)
         raise InputError(f"{type(module).__name__} cannot be compressed; only {known}")
-    shape = tuple(oriented(module, module.weight).shape)  # type: ignore[arg-type]
+    shape = tuple(dense_weight(module).shape)
     if shape != codec.shape:
         raise InputError(f"a codec of shape {codec.shape} does not fit {shape}")
     layer: CompressedLayer

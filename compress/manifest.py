@@ -15,8 +15,8 @@ from compress.layers import (
     CompressedConv2d,
     CompressedEmbedding,
     CompressedLayer,
+    dense_weight,
     kind_of,
-    oriented,
 )
 from compress.params_yaml import describe
 from compress.replacement import replace
@@ -149,7 +149,7 @@ def install(model: nn.Module, entries: Iterable[LayerEntry], *, strict: bool = T
             continue
         module = model.get_submodule(name)
         kind = kind_of(module)
-        shape = tuple(oriented(module, module.weight).shape) if kind else None  # type: ignore[arg-type]
+        shape = tuple(dense_weight(module).shape) if kind else None
         if kind != entry.kind or shape != entry.shape:
             found = f"{kind} {shape}" if kind else type(module).__name__
             raise CheckpointError(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from compress.config import NoiseBlocks, NoiseConfig
 from compress.errors import InputError, ShrinkflowError
 from compress.kmeans import assign, fit
-from compress.layers import oriented
+from compress.layers import dense_weight, oriented
 from compress.stack import find_stack, share_of
 from compress.straight_through import straight_through
 
@@ -140,7 +140,7 @@ class QuantNoise:
     def refresh(self) -> None:
         """Refits every codebook to the present weights."""
         for module, noise in self._noises.values():
-            noise.refresh(oriented(module, module.weight))  # type: ignore[arg-type]
+            noise.refresh(dense_weight(module))
 
     def advance(self, done: float) -> None:
         """Sets the rate for a step before which the part `done` of all steps was taken."""
@@ -176,8 +176,7 @@ def _shadow_weight(noise: BlockNoise) -> Callable[..., None]:
 
     def hook(module: nn.Module, args: Any) -> None:
         if module.training:
-            weight: Any = module._parameters["weight"]
-            module.__dict__["weight"] = oriented(module, noise(oriented(module, weight)))
+            module.__dict__["weight"] = oriented(module, noise(dense_weight(module)))
 
     return hook
 

@@ -19,9 +19,7 @@ from compress.tensor_file import LONGEST_HEADER, parse_entry
 LENGTH = 8  # bytes of the header's length
 
 
-def read_remote_tensor(
-    url: str, tensor: str, sha256: str | None = None, transposed: bool = False
-) -> Tensor:
+def read_remote_tensor(url: str, tensor: str, sha256: str | None = None) -> Tensor:
     """The tensor as float32; of the file only its header and the tensor's own bytes are read.
 
     url: any that fsspec knows (/folder/file, s3://bucket/file). sha256: of the tensor's bytes as
@@ -45,8 +43,7 @@ def read_remote_tensor(
         raise CheckpointError(f"{url}: `{tensor}` is not what was put there; start the run again")
     if not data:
         return torch.empty(found.shape)
-    values = torch.frombuffer(data, dtype=found.dtype).reshape(found.shape).float()
-    return values.T.contiguous() if transposed else values
+    return torch.frombuffer(data, dtype=found.dtype).reshape(found.shape).float()
 
 
 def _reader(url: str) -> Callable[[int, int], bytes]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from compress.codecs.registry import codec_class
 from compress.config import CodecConfig, GroupConfig, QuantizeConfig
 from compress.errors import InputError
-from compress.layers import is_transposed, kind_of, oriented
+from compress.layers import dense_weight, is_transposed, kind_of
 from compress.stack import copies
 
 
@@ -98,7 +98,7 @@ def compressible(model: nn.Module) -> list[LayerRef]:
         names = [path for path, _ in found]
         if owners[key] == set(names):
             name, module = found[0]
-            shape = tuple(oriented(module, module.weight).shape)  # type: ignore[arg-type]
+            shape = tuple(dense_weight(module).shape)
             aliases, tensor = tuple(names[1:]), f"{name}.weight"
             kind, alone, turned = kind_of(module) or "", _depthwise(module), is_transposed(module)
             refs.append(LayerRef(name, kind, shape, aliases, tensor, alone, turned))
@@ -107,8 +107,7 @@ def compressible(model: nn.Module) -> list[LayerRef]:
 
 def weight_of(model: nn.Module, ref: LayerRef) -> Tensor:
     """The weight of a layer of `model` as codecs see it, of the ref's shape; not a copy."""
-    module = model.get_submodule(ref.name)
-    return oriented(module, module.weight)  # type: ignore[arg-type]
+    return dense_weight(model.get_submodule(ref.name))
 
 
 def uses(model: nn.Module, ref: LayerRef) -> list[str]:

@@ -234,9 +234,11 @@ def _read(job: LayerJob) -> "Weight":
     from compress.remote import read_remote_tensor
 
     if job.sha256 is None:
-        values = read_tensor(Path(job.checkpoint), job.tensor, job.transposed)
+        values = read_tensor(Path(job.checkpoint), job.tensor)
     else:
-        values = read_remote_tensor(job.checkpoint, job.tensor, job.sha256, job.transposed)
+        values = read_remote_tensor(job.checkpoint, job.tensor, job.sha256)
+    if job.transposed:
+        values = values.T.contiguous()
     sensitivity, statistics = (
         read_remote_tensor(found.file, job.name, found.sha256) if found else None
         for found in (job.sensitivity, job.statistics)

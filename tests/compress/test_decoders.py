@@ -132,7 +132,7 @@ def test_distillation_counts_every_token_once_whatever_the_padding(gpt2, tmp_pat
 
 
 def test_a_conv1d_is_the_linear_layer_that_it_computes(gpt2):
-    """Its weight lies the other way around; what is measured, noised and read of it does not."""
+    """Its weight lies the other way around; what is measured and read of it does not."""
     from compress.calibration.activations import activations
     from compress.calibration.fisher import fisher
     from compress.calibration.moments import moments

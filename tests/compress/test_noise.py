@@ -3,6 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from compress.config import NoiseBlocks, NoiseConfig
 from compress.errors import InputError
@@ -69,6 +70,19 @@ def test_gradient_passes_straight_through(function):
     assert (model.embedding.weight.grad[used] != 0).any(dim=1).all()
     unused = torch.ones(50, dtype=torch.bool).index_fill(0, used, False)
     assert (model.embedding.weight.grad[unused] == 0).all()
+
+
+def test_blocks_of_a_conv1d_are_those_of_the_linear_layer_that_it_computes():
+    torch.manual_seed(0)
+    linear, conv1d = nn.Linear(16, 12), Conv1D(12, 16)
+    conv1d.weight.data, conv1d.bias = linear.weight.detach().T.clone(), linear.bias
+    model, x = nn.ModuleDict({"linear": linear, "conv1d": conv1d}), torch.randn(5, 16)
+    layers = {name: SETTINGS for name in model}
+    clean = linear(x)
+    with quant_noise(model, layers, NoiseConfig(function="mean", rate=1.0)):
+        noisy = linear(x)
+        torch.testing.assert_close(conv1d(x), noisy)
+        assert not torch.allclose(noisy, clean)
 
 
 def test_padding_row_gets_no_gradient():
