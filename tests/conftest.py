@@ -23,9 +23,11 @@ assert tasks
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with long tests first: two workers then end at about the same time."""
+    """Files with long tests first, so that the workers end at about the same time. Of them, those
+    that look at one finished workspace come last: whoever begins with them waits for it."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    after = {item.path for item in items if "done" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: (item.path not in slow, item.path in after))
 
 
 @pytest.fixture(scope="session")

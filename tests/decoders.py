@@ -72,7 +72,7 @@ def decoder_params(model: str, source: str, family: str = "gpt2", **changes: Any
             "block_size": 4,
             "codebook_size": 6,
             "iterations": 4,
-            "error_feedback": True,  # Conv1D: with the gradients at its output
+            "error_feedback": True,  # of an embedding: by gradients at its output
             "groups": [
                 {"name": "inner", "layers": inner},
                 {"name": "words", "layers": embedding, "codebook_size": 16},

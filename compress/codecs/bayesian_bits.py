@@ -15,13 +15,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from compress.blocks import row_size
-from compress.codecs.grid import SMALLEST, Grid, best_grid, grid_codes, stored_step
+from compress.codecs.grid import Grid, best_grid, grid_codes, stored_step
 from compress.codecs.hard_concrete import open_chance, opened
+from compress.codecs.nested_grids import residuals
 from compress.codecs.packed import PackedCodec
 from compress.codecs.registry import register
 from compress.codecs.report import FitReport
 from compress.config import CodecConfig, RecoveryConfig
-from compress.straight_through import straight_through
 
 BUDGET_BITS = (2, 4, 8)  # tried under a size budget
 OPEN = 3.0  # the logit to start from: open with a chance of 0.99
@@ -196,22 +196,3 @@ class BayesianBitsCodec(PackedCodec):
             self.reach = nn.Parameter(self.reach.new_zeros(0))
         self.gates = self.keep = None
         super().settle()
-
-
-def residuals(x: Tensor, reach: Tensor, widths: Sequence[int]) -> list[Tensor]:
-    """x (..., n) on the grid of 2 bits, and what each of `widths` adds to it. What
-    lies beyond the reach (..., 1) is moved to it. Gradients pass the rounding straight through."""
-    reach = reach.clamp_min(SMALLEST)
-    x, step = torch.clamp(x, -reach, reach), reach * 2 / 3
-    parts = [_rounded(x / step, 1) * step]
-    total = parts[0]
-    for width in widths:
-        ratio = (1 << width // 2) + 1  # of the steps: that of b bits is 2 reach / (2^b - 1)
-        step = step / ratio
-        parts.append(_rounded((x - total) / step, ratio // 2) * step)
-        total = total + parts[-1]
-    return parts
-
-
-def _rounded(x: Tensor, most: int) -> Tensor:
-    return straight_through(x.detach().round().clamp(-most, most), x)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,14 +13,12 @@ from compress.codecs.product_feedback import Rows, with_feedback
 from compress.codecs.product_price import Clustered
 from compress.codecs.product_rate import shrink
 from compress.codecs.product_settings import CodebookConfig, ProductReport
+from compress.codecs.product_stored import StoredProduct
 from compress.codecs.report import Errors, FitReport
 from compress.kmeans import KMeansResult, fit_batched
 from compress.kmeans import fit as fit_codebook
 
-if TYPE_CHECKING:
-    from compress.codecs.product import ProductCodec
-
-T = TypeVar("T", bound="ProductCodec")
+T = TypeVar("T", bound=StoredProduct)
 
 
 def cluster(
@@ -74,7 +72,7 @@ def fit_together(
 
 
 def take(
-    codec: "ProductCodec", result: KMeansResult, points: Tensor, weights: Tensor | None
+    codec: StoredProduct, result: KMeansResult, points: Tensor, weights: Tensor | None
 ) -> None:
     """Codes and codebook of a fit to points, as they are stored: within `code_bits`."""
     found = Clustered(result.codebook, result.codes)
@@ -87,7 +85,7 @@ def take(
 
 
 def feed_back(
-    codec: "ProductCodec", weight: Tensor, moments: Tensor | None, sensitivity: Tensor | None
+    codec: StoredProduct, weight: Tensor, moments: Tensor | None, sensitivity: Tensor | None
 ) -> dict[str, float]:
     """Gives it the codes and centroids that the layer's output wants; the report's fields of it.
     A row counts by the mean of its sensitivities, where it has some of its own."""
@@ -114,7 +112,7 @@ def feed_back(
 
 
 def report(
-    codec: "ProductCodec",
+    codec: StoredProduct,
     weight: Tensor,
     sensitivity: Tensor | None,
     result: KMeansResult,
@@ -129,7 +127,7 @@ def report(
 
 
 def summary(
-    codec: "ProductCodec",
+    codec: StoredProduct,
     errors: Errors,
     usage: Tensor,
     result: KMeansResult,

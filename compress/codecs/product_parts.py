@@ -1,26 +1,23 @@
 """Product quantization of a weight that is never in memory as a whole: a few rows at a time."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from compress.blocks import row_ranges
 from compress.codecs.product_fit import cluster
+from compress.codecs.product_stored import StoredProduct
 from compress.codecs.report import Errors
 from compress.kmeans import KMeansResult, assign
 from compress.kmeans.sampling import sample_parts
 from compress.packing import pack
 
-if TYPE_CHECKING:
-    from compress.codecs.product import ProductCodec
-
 Rows = Callable[[int, int], Tensor]  # (first, one past the last) -> these rows of the weight
 
 
 def cluster_parts(
-    codec: "ProductCodec", rows: Rows, sensitivity: Tensor | None, weights: int, seed: int
+    codec: StoredProduct, rows: Rows, sensitivity: Tensor | None, weights: int, seed: int
 ) -> KMeansResult:
     """Clusters a coreset of about `weights` weights; sets the codec's row scales.
 
@@ -36,7 +33,7 @@ def cluster_parts(
 
 
 def encode_parts(
-    codec: "ProductCodec", rows: Rows, sensitivity: Tensor | None
+    codec: StoredProduct, rows: Rows, sensitivity: Tensor | None
 ) -> tuple[Errors, Tensor]:
     """Gives every block the nearest centroid of the codec's codebook, as it is stored.
 
@@ -60,7 +57,5 @@ def encode_parts(
     return errors, usage
 
 
-def _masses(
-    codec: "ProductCodec", sensitivity: Tensor | None, low: int, high: int
-) -> Tensor | None:
+def _masses(codec: StoredProduct, sensitivity: Tensor | None, low: int, high: int) -> Tensor | None:
     return None if sensitivity is None else codec.point_weights(sensitivity, low, high)

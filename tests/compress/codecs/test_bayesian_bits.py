@@ -2,11 +2,7 @@ import pytest
 import torch
 
 from compress.checkpoint import save_compressed
-from compress.codecs.bayesian_bits import (
-    BayesianBitsCodec,
-    BayesianBitsConfig,
-    residuals,
-)
+from compress.codecs.bayesian_bits import BayesianBitsCodec, BayesianBitsConfig
 from compress.codecs.hard_concrete import open_chance, opened
 from compress.learning import learning
 from compress.replacement import replace
@@ -33,16 +29,6 @@ def set_gates(codec, bits, rows=()):
         codec.gates.copy_(torch.tensor([OPEN if w <= bits else CLOSED for w in widths]))
     codec.keep.fill_(OPEN if bits else CLOSED)
     codec.keep[list(rows)] = CLOSED
-
-
-@pytest.mark.parametrize("bits", [2, 4, 8, 16])
-def test_the_sum_of_all_residuals_is_the_plain_grid(bits):
-    x = matrix(50, 200).double()
-    reach = torch.linspace(0.05, 0.4, 50).double()[:, None]
-    total = sum(residuals(x, reach, [w for w in (4, 8, 16) if w <= bits]))
-    step = 2 * reach / (2**bits - 1)
-    plain = (x / step).round().clamp(-(2 ** (bits - 1)) + 1, 2 ** (bits - 1) - 1) * step
-    torch.testing.assert_close(total, plain, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("left", [0, 2, 4, 8])
