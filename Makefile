@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+INSTALL := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
 PARAMS ?= params.yaml
 ARGS ?=
 WORKERS ?= 3
@@ -40,17 +41,18 @@ repro: $(STAMP)
 
 setup: $(STAMP)
 
-# Python compiles what is imported, when it is: less than half of what there is.
+# Python compiles what is imported, when it is: less than half of what there is. An old pip takes
+# twice as long.
 $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) (a few minutes, once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check \
-	  -c constraints.txt torch -e ".[demo,dev]"
+	@$(INSTALL) --upgrade pip
+	@$(INSTALL) torch -e ".[demo,dev]"
 	@touch $(STAMP)
 
 # After a change of pyproject.toml: install, run the tests, then write down what was installed.
 constraints:
-	@$(BIN)/python -m pip freeze --exclude-editable | sed 's/^\(torch==[0-9.]*\)+.*/\1/' \
+	@$(BIN)/python -m pip freeze --all --exclude-editable | sed 's/^\(torch==[0-9.]*\)+.*/\1/' \
 	  | { head -1 constraints.txt; cat; } > constraints.txt.new
 	@mv constraints.txt.new constraints.txt
 
