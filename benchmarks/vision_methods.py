@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from benchmarks.efficientnet import BATCH, Calibration, calibrated, distil, fit, wants_moments
 from benchmarks.glue_cells import FOLDER, Spec, cells, digest
 from benchmarks.glue_run import read, write
+from benchmarks.pictures import Curve, Point
 from compress.allocation.allocate import allocate
 from compress.allocation.candidates import layer_candidates
 from compress.allocation.curves import measure
@@ -115,6 +116,23 @@ def results(
         if known is not None:
             found[name] = known
     return found
+
+
+def curves(
+    spec: Spec,
+    found: Sequence[Mapping[str, Mapping[str, Any]]],
+    value: Callable[[Mapping[str, Any]], float],
+) -> list[Curve]:
+    """A curve for each method: the `value` of the verdict after the distillation, at every size
+    that all of `found`, one a seed, have."""
+    made: dict[str, list[Point]] = {}
+    for row in spec.rows:
+        cells = [own[row.name] for own in found if "after" in own.get(row.name, {})]
+        if cells and len(cells) == len(found):
+            size = sum(cell["bytes"] for cell in cells) / len(cells)
+            values = [value(cell["after"]) for cell in cells]
+            made.setdefault(row.curve or row.label, []).append(Point(size, values))
+    return [Curve(label, points) for label, points in made.items()]
 
 
 def chosen(

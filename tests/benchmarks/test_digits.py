@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks import digits
 from benchmarks.glue_cells import read_spec
-from benchmarks.vision_methods import METHODS, recovery, results, rows
+from benchmarks.vision_methods import METHODS, curves, recovery, results, rows
 
 TRAINING = digits.TRAINING.model_copy(update={"max_steps": 150, "batch_size": 32})
 
@@ -58,3 +58,15 @@ def test_a_budget_too_small_is_told_and_the_others_go_on(network, config, tmp_pa
     found = results(network, {"a": config.model_copy(update={"budget": budget})},
                     recovery(1, 1e-4, 1e-4), tmp_path)  # fmt: skip
     assert "too few" in found["a"]["problem"]
+
+
+def test_a_curve_has_the_sizes_that_all_seeds_have():
+    def cell(accuracy, size):
+        return {"after": {"accuracy": accuracy}, "bytes": size}
+
+    first = {"uniform-8x": cell(90.0, 8), "uniform-15x": cell(80.0, 4), "product-8x": cell(95.0, 9)}
+    second = {"uniform-8x": cell(92.0, 10), "uniform-15x": {"problem": "too few"}}
+    [found] = curves(read_spec(METHODS), [first, second], lambda verdict: verdict["accuracy"])
+    assert found.label == "uniform"
+    [point] = found.points
+    assert (point.bytes, point.mean, list(point.values)) == (9, 91.0, [90.0, 92.0])
