@@ -71,3 +71,15 @@ def upper_factor(moments: Tensor) -> Tensor:
         factor[below, own] = panel
         left[below, below] -= panel @ panel.T
     return factor.flip(0, 1)
+
+
+def unit_upper_inverse(factor: Tensor) -> Tensor:
+    """The inverse (n, n) of an upper triangular matrix with ones on its diagonal, in panels."""
+    inverse = torch.eye(len(factor)).to(factor)
+    for low in reversed(range(0, len(factor), PANEL)):
+        own = slice(low, low + PANEL)
+        inverse[own] = torch.linalg.solve_triangular(
+            factor[own, own], inverse[own], upper=True, unitriangular=True
+        )
+        inverse[:low] -= factor[:low, own] @ inverse[own]
+    return inverse

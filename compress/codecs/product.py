@@ -10,8 +10,8 @@ from torch import Tensor
 
 from compress.codecs.base import Codec
 from compress.codecs.product_curve import product_candidates
-from compress.codecs.product_feedback import gain
 from compress.codecs.product_fit import cluster, feed_back, fit_together, report, summary, take
+from compress.codecs.product_gain import gains
 from compress.codecs.product_parts import cluster_parts, encode_parts
 from compress.codecs.product_sample import sampled_distortions
 from compress.codecs.product_settings import CodebookConfig, ProductReport
@@ -135,8 +135,8 @@ class ProductCodec(StoredProduct):
         found = sampled_distortions(weight, settings, seed, sensitivity)
         if statistics is None or len(statistics) > 1:
             return found
-        left = gain(statistics)
+        left = gains(statistics[0], found)
         return [
-            distortion * left if one.error_feedback else distortion
-            for one, distortion in zip(settings, found, strict=True)
+            distortion * part if one.error_feedback else distortion
+            for one, distortion, part in zip(settings, found, left, strict=True)
         ]

@@ -72,17 +72,6 @@ class Fed:
     error: float
 
 
-def gain(moments: Tensor) -> float:
-    """About the part of a layer's output error that is left with feedback: the geometric mean of
-    what each input has that those after it do not tell, over that of all it has (the coding gain
-    of prediction, Gersho and Gray 1992, section 7.3). moments: (groups, n, n)."""
-    parts = []
-    for own in moments:
-        own = damped(own)
-        parts.append(2 * upper_factor(own).diagonal().log().mean() - own.diagonal().log().mean())
-    return float(torch.stack(parts).mean().exp())
-
-
 def with_feedback(
     rows: Rows, codebook: Tensor, codes: Tensor, most_bytes: int | None
 ) -> tuple[Fed, Fed]:

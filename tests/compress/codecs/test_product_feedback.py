@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from compress.codecs import product_feedback, product_price
 from compress.codecs.moments import damped, squares, times, upper_factor
-from compress.codecs.product_feedback import gain
 from compress.codecs.product_settings import CodebookConfig
 from compress.codecs.registry import codec_class
 from compress.errors import InputError
@@ -91,14 +90,6 @@ def test_never_worse_than_nearest_centroids(seed, block_size, scaled):
         moments = moments * torch.eye(24)  # nothing in common
     _, (_, report) = fits(values, moments, block_size=block_size, row_scale=scaled)
     assert report.output_distortion <= report.output_distortion_nearest
-
-
-def test_the_gain_is_about_what_was_predicted():
-    values, moments = weight(256, 128), correlated(128, large=0)
-    _, (_, report) = fits(values, moments, codebook_size=64)
-    found = report.output_distortion / report.output_distortion_nearest
-    assert found == pytest.approx(gain(moments), rel=0.25)
-    assert gain(torch.eye(8)[None]) == pytest.approx(1.0)
 
 
 def test_the_same_bytes_for_any_number_of_threads():
