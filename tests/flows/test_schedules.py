@@ -5,6 +5,7 @@ import shutil
 import signal
 import sqlite3
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,23 +37,30 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, prefect_h
 
 
 class Listening(threading.Thread):
-    """Collects the addresses on which a process and its children wait for connections."""
+    """Collects the addresses on which a process and its children wait for connections, until it
+    ends."""
 
     def __init__(self, process_id: int):
         super().__init__(daemon=True)
         self.addresses: set[str] = set()
-        self.ended = threading.Event()
         self._process = psutil.Process(process_id)
         self.start()
 
     def run(self) -> None:
-        while not self.ended.wait(0.5):
-            for one in [self._process, *self._process.children(recursive=True)]:
+        while self._process.is_running():
+            for one in [self._process, *self._children()]:
                 try:
                     sockets = one.net_connections(kind="inet")
                 except psutil.Error:  # it has just ended
                     continue
                 self.addresses |= {s.laddr.ip for s in sockets if s.status == psutil.CONN_LISTEN}
+            time.sleep(0.2)
+
+    def _children(self) -> list[psutil.Process]:
+        try:
+            return self._process.children(recursive=True)
+        except psutil.Error:
+            return []
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +76,9 @@ def served(folder: Path) -> SimpleNamespace:
                 lines.append(line)
                 if line.startswith(("✗", "✓ Mon", "✓ Tue", "✓ Wed", "✓ Thu", "✓ Fri", "✓ S")):
                     break
-            listening.ended.set()
-            listening.join()
             process.send_signal(signal.SIGINT)
             rest = process.communicate(timeout=PATIENCE)[0]
+        listening.join()
     return SimpleNamespace(
         text="".join(lines) + rest,
         line=lines[-1],
